@@ -1,0 +1,193 @@
+"""Which tensor gives how much?
+
+A budget shares one sparsity out over the parameters of a rule. Static budgets (uniform, erk, given) are settled before
+training, in exact integers. Data-driven ones (global_, lamp) keep the *total* exact and let the weights decide, again at
+every refresh, how much of it each tensor keeps.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from csp import select
+from csp.structures import Structure, keep_count
+
+Shares = dict[str, tuple[float, Any]]  # path -> (sparsity, kept units)
+
+
+class Budget:
+    """The common part. `joint` budgets are shared out anew on every refresh by `allocate`."""
+
+    joint = False
+
+    def share(self, structure: Structure, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> Shares:
+        """The final budget of each parameter; for a joint budget, where it starts from."""
+        return {path: (sparsity, structure.kept(shape, sparsity)) for path, shape in shapes.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Budget):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Budget):
+    sparsities: tuple[tuple[str, float], ...]
+
+    def share(self, structure, shapes, sparsity):
+        shares = {}
+        for path, shape in shapes.items():
+            own = next((s for pattern, s in self.sparsities if re.fullmatch(pattern, path)), sparsity)
+            shares[path] = (own, structure.kept(shape, own))
+        return shares
+
+
+@dataclasses.dataclass(frozen=True)
+class ERK(Budget):
+    def share(self, structure, shapes, sparsity):
+        sizes = {path: int(structure.sizes(shape)) for path, shape in shapes.items()}
+        total = keep_count(sum(sizes.values()), sparsity)
+        weights = {path: sum(shape) / math.prod(shape) for path, shape in shapes.items()}
+        kept = _proportional(sizes, weights, total)
+        return {path: (1 - kept[path] / max(sizes[path], 1), kept[path]) for path in shapes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(Budget):
+    """`score(worth)` maps the worths of one tensor's units to `count(s)`: how many of them are worth at least s."""
+
+    count: Callable[[jax.Array], Callable[[jax.Array], jax.Array]]
+    floor: float
+    joint = True
+
+    def total(self, sizes: Sequence[int], sparsity: float) -> int:
+        return keep_count(sum(sizes), sparsity)
+
+    def allocate(self, worths: Sequence[jax.Array], total: jax.Array) -> list[jax.Array]:
+        """How many units each tensor keeps: sums to `total` exactly.
+
+        Bisection on the score s: kept_l(s) = max(floor_l, count_l(s)) falls as s rises; what is missing at the last s that
+        keeps at most `total` goes to the tensors whose units tie there, in order.
+        """
+        total = jnp.asarray(total, jnp.int32)
+        sizes = jnp.asarray([worth.size for worth in worths], jnp.int32)
+        fair = jnp.floor(sizes * (total / jnp.maximum(jnp.sum(sizes), 1)) * self.floor).astype(jnp.int32)
+        counts = [self.count(worth) for worth in worths]
+
+        def kept(bits):
+            score = jax.lax.bitcast_convert_type(bits, jnp.float32)
+            return jnp.maximum(jnp.stack([count(score) for count in counts]), fair)
+
+        def halve(bracket):
+            low, high = bracket
+            middle = low + (high - low) // 2
+            fits = jnp.sum(kept(middle)) <= total
+            return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+        infinity = jnp.int32(0x7F800000)
+        low, high = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, (jnp.int32(0), infinity))
+        few, many = kept(high), jnp.where(low == 0, sizes, kept(low))
+        missing = total - jnp.sum(few)
+        before = jnp.cumsum(many - few) - (many - few)
+        return list(few + jnp.clip(missing - before, 0, many - few))
+
+
+def uniform() -> Budget:
+    """The same sparsity everywhere."""
+    return Uniform()
+
+
+def erk() -> Budget:
+    """Erdos-Renyi-kernel: density proportional to sum(shape) / prod(shape), capped at dense; the total is exact."""
+    return ERK()
+
+
+def given(sparsities: Mapping[str, float]) -> Budget:
+    """Path pattern -> sparsity; what matches none of them gets the rule's."""
+    for pattern, sparsity in sparsities.items():
+        if not 0 <= sparsity <= 1:
+            raise ValueError(f"budgets.given: {pattern!r} asks for sparsity {sparsity}, not between 0 and 1")
+    return Given(tuple(sparsities.items()))
+
+
+def global_(floor: float = 0.1) -> Budget:
+    """One competition over all tensors of the rule, each tensor's worths divided by their root mean square.
+
+    No tensor keeps less than `floor` of its uniform share.
+    """
+    return Joint(_normalised, _checked_floor(floor))
+
+
+def lamp(floor: float = 0.0) -> Budget:
+    """Layer-adaptive magnitude: worth^2 over the sum of worth^2 of the tensor's units that are worth as much or more.
+
+    The sums are taken anew for every score tried, some sixty passes over the weights instead of a sort: a refresh is an
+    order of magnitude slower than with the other budgets.
+    """
+    return Joint(_layer_adaptive, _checked_floor(floor))
+
+
+def _checked_floor(floor: float) -> float:
+    if not 0 <= floor <= 1:
+        raise ValueError(f"the floor is the fraction of its uniform share that every tensor keeps, got {floor}")
+    return float(floor)
+
+
+def _normalised(worth: jax.Array):
+    scale = root_mean_square(worth)
+    return lambda score: select.count_at_least(worth, score * scale)
+
+
+def _layer_adaptive(worth: jax.Array):
+    """count(s) with s = t^2 / sum over worth >= t of worth^2, which rises with t: bisection on the bits of t."""
+    square = jnp.square(worth / jnp.maximum(jnp.max(worth, initial=0), jnp.finfo(jnp.float32).tiny))
+
+    def count(score):
+        def halve(bracket):
+            low, high = bracket
+            middle = low + (high - low) // 2
+            t = jax.lax.bitcast_convert_type(middle, jnp.float32)
+            enough = t >= score * jnp.sum(jnp.where(square >= t, square, 0))
+            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+        one = jax.lax.bitcast_convert_type(jnp.float32(1.0), jnp.int32)
+        _, high = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, (jnp.int32(0), one + 1))
+        return select.count_at_least(square, jax.lax.bitcast_convert_type(high, jnp.float32))
+
+    return count
+
+
+def root_mean_square(worth: jax.Array) -> jax.Array:
+    """The root mean square of the non-zero worths, within a fifth, from counts over a geometric grid below the maximum.
+
+    Counts are integers, so the answer does not depend on how the array is sharded, as a float sum's does.
+    """
+    top = jnp.max(worth, initial=0)
+    grid = 2.0 ** (-0.5 * jnp.arange(33, dtype=jnp.float32))
+    counts = jnp.stack([select.count_at_least(worth, top * g) for g in grid[:-1]]).astype(jnp.float32)
+    alive = jnp.maximum(select.count_at_least(worth, jnp.finfo(jnp.float32).tiny), 1)
+    steps = jnp.square(grid[:-1]) - jnp.square(grid[1:])
+    return jnp.maximum(top * jnp.sqrt(jnp.sum(counts * steps) / alive), jnp.finfo(jnp.float32).tiny)
+
+
+def _proportional(sizes: dict[str, int], weights: dict[str, float], total: int) -> dict[str, int]:
+    """Integers kept_p <= sizes_p in proportion to weights_p * sizes_p that sum to `total`: largest remainders."""
+    exact, open_paths, left = {}, set(sizes), float(total)
+    while open_paths:
+        scale = left / max(sum(weights[p] * sizes[p] for p in open_paths), 1e-300)
+        full = {p for p in open_paths if scale * weights[p] >= 1}
+        if not full:
+            exact |= {p: scale * weights[p] * sizes[p] for p in open_paths}
+            break
+        exact |= {p: float(sizes[p]) for p in full}
+        left, open_paths = left - sum(sizes[p] for p in full), open_paths - full
+    kept = {p: min(math.floor(x + 1e-9), sizes[p]) for p, x in exact.items()}
+    by_remainder = sorted((p for p in kept if kept[p] < sizes[p]), key=lambda p: kept[p] - exact[p])
+    for p in by_remainder[: total - sum(kept.values())]:
+        kept[p] += 1
+    return kept

@@ -1,0 +1,265 @@
+"""How is a method run? Its state, its views of the parameters, its refreshes, and the move of every weight."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from csp import metrics, moments
+from csp.methods import Memory, Method, View
+from csp.methods.method import move, never, weights
+from csp.rules import Target
+from csp.structures import Rank, keep_count
+
+
+class SparsifyState(NamedTuple):
+    """Arrays only, so that any checkpointer saves it. `memory` and `remembered` are None once `settle` dropped them."""
+
+    count: jax.Array
+    inner: optax.OptState
+    memory: tuple | None  # of the method, for each pruned parameter
+    remembered: tuple | None  # by the metric, for each
+    violation: tuple  # |W|_1 of what the last refresh cut away over |W|_1, for each
+    skipped: jax.Array  # steps skipped for non-finite gradients
+
+
+class Plan(NamedTuple):
+    """What is known before a step is traced."""
+
+    targets: Sequence[Target]
+    method: Method
+
+    def metric(self, target: Target) -> metrics.Metric:
+        return self.method.metric or target.rule.metric
+
+
+def check_structures(targets: Sequence[Target], method: Method) -> None:
+    for target in targets:
+        if is_rank(target) and method.project_rank is None:
+            raise ValueError(
+                f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing, "
+                "gradual, one_shot or acdc, or csp.lowrank.ladder"
+            )
+
+
+def is_rank(target: Target) -> bool:
+    return isinstance(target.rule.structure, Rank)
+
+
+def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
+    leaves = jax.tree.leaves(params)
+    memory, remembered = [], []
+    for target, second in zip(plan.targets, _second_moments(plan, inner_state), strict=True):
+        w = _wide(leaves[target.index])
+        own = Memory() if is_rank(target) else plan.method.start(w, target.rule.structure)
+        point = w if is_rank(target) else plan.method.iterate(w, own)
+        sight = metrics.Sight(target.path, point, second=second)
+        memory.append(own)
+        remembered.append(() if is_rank(target) else plan.metric(target).start(sight))
+    zero = jnp.zeros((), jnp.int32)
+    violation = tuple(jnp.zeros((), jnp.float32) for _ in plan.targets)
+    return SparsifyState(zero, inner_state, tuple(memory), tuple(remembered), violation, zero)
+
+
+def step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict) -> tuple[Any, SparsifyState]:
+    """One update of everything: look (on refreshes), let the inner optimizer speak, move."""
+    settled = state.memory is None
+    if settled:
+        held = dataclasses.replace(plan.method, step=move, iterate=weights, free=never, metric=metrics.magnitude())
+        plan = Plan(plan.targets, held)
+    leaves, treedef = jax.tree.flatten(params)
+    views = _views(plan, state, leaves, treedef.flatten_up_to(gradients), extra)
+    keeps = [None] * len(views)
+    if views and not settled:
+        keeps, slows, state = _look(plan, views, state)
+        views = [v._replace(memory=v.memory._replace(slow=slow)) for v, slow in zip(views, slows, strict=True)]
+
+    points = list(leaves)
+    for target, view in zip(plan.targets, views, strict=True):
+        points[target.index] = view.sight.point.astype(target.dtype)
+    passed = {name: value for name, value in extra.items() if name != "activations"}
+    updates, inner_state = inner.update(gradients, state.inner, treedef.unflatten(points), **passed)
+
+    moves = treedef.flatten_up_to(updates)
+    memory = []
+    for target, view, keep in zip(plan.targets, views, keeps, strict=True):
+        go = _move_rank if is_rank(target) else _move
+        moves[target.index], fast = go(plan.method, target, view, keep, moves[target.index], leaves[target.index])
+        memory.append(view.memory._replace(fast=fast))
+    state = state._replace(count=optax.safe_increment(state.count), inner=inner_state)
+    if not settled:
+        seen = tuple(plan.metric(t).observe(v.sight) for t, v in zip(plan.targets, views, strict=True))
+        state = state._replace(memory=tuple(memory), remembered=seen)
+    return treedef.unflatten(moves), state
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _second_moments(plan: Plan, inner_state: Any) -> list[jax.Array | None]:
+    targets = plan.targets
+    seconds = moments.second_moments(inner_state, [t.key_path for t in targets], [t.shape for t in targets])
+    for target, second in zip(targets, seconds, strict=True):
+        if plan.metric(target).needs_second and second is None:
+            raise ValueError(
+                f"{target.path!r}: metric {plan.metric(target)} needs an optimizer with a full second moment (adam, adamw, "
+                "rmsprop, ...): use metrics.fisher(), which keeps its own, or metrics.magnitude()"
+            )
+    return seconds
+
+
+def _views(plan: Plan, state: SparsifyState, leaves: list, gradients: list, extra: dict) -> list[View]:
+    method, count = plan.method, state.count
+    views = []
+    for number, (target, second) in enumerate(zip(plan.targets, _second_moments(plan, state.inner), strict=True)):
+        memory = Memory() if state.memory is None else state.memory[number]
+        w, gradient = _wide(leaves[target.index]), _wide(gradients[target.index])
+        sight = metrics.Sight(
+            path=target.path,
+            point=w if is_rank(target) else method.iterate(w, memory),
+            gradient=gradient,
+            second=second,
+            memory=() if state.remembered is None else state.remembered[number],
+            activations=_activations(plan.metric(target), target, extra),
+        )
+        views.append(
+            View(
+                w=w,
+                gradient=gradient,
+                memory=memory,
+                structure=target.rule.structure,
+                progress=_progress(method, target, count),
+                budget=target.kept,
+                final=lambda kept=target.kept: kept,
+                count=count,
+                last=count == method.clock.end,
+                number=number,
+                sight=sight,
+                metric=plan.metric(target),
+            )
+        )
+    return views
+
+
+def _activations(metric: metrics.Metric, target: Target, extra: dict) -> jax.Array | None:
+    if not metric.needs_activations:
+        return None
+    given = extra.get("activations") or {}
+    if target.path not in given:
+        raise ValueError(
+            f"{target.path!r}: metric {metric} needs the mean squared inputs: call tx.update(grads, state, params, "
+            f"activations={{{target.path!r}: vector of {target.shape[-2]}}})"
+        )
+    return given[target.path]
+
+
+def _progress(method: Method, target: Target, count: jax.Array) -> jax.Array:
+    """Of the sparsity, as it was at the latest refresh: 0 is dense, 1 the final budget."""
+    latest = method.clock.latest(count)
+    if callable(target.rule.sparsity):
+        final = target.rule.target(method.steps)
+        progress = target.rule.sparsity(latest) / max(final, 1e-9)
+    else:
+        progress = method.ramp(latest)
+    progress = jnp.clip(jnp.asarray(progress, jnp.float32), 0, 1)
+    on_target = (latest >= method.clock.end) | (progress > 1 - 1e-6)
+    return jnp.where(latest < 0, 0.0, jnp.where(on_target, 1.0, progress))
+
+
+def _with_budgets(plan: Plan, views: list[View]) -> list[View]:
+    """The views with the counts of units that stay at this progress."""
+    views = [_with_budget(target, view) for target, view in zip(plan.targets, views, strict=True)]
+    for group in {t.group for t in plan.targets if t.rule.budget.joint}:
+        mine = [n for n, t in enumerate(plan.targets) if t.group == group]
+        rule, worths = plan.targets[mine[0]].rule, [views[n].worth for n in mine]
+        units, sparsity = sum(worth.size for worth in worths), rule.target(plan.method.steps)
+        total, progress = keep_count(units, sparsity), views[mine[0]].progress
+        now = jnp.where(progress >= 1, total, jnp.round(units * (1 - progress * sparsity))).astype(jnp.int32)
+        budgets = rule.budget.allocate(worths, now)
+        for i, n in enumerate(mine):
+            final = lambda i=i, rule=rule, worths=worths, total=total: rule.budget.allocate(worths, total)[i]  # noqa: E731
+            views[n] = views[n]._replace(budget=budgets[i], final=final)
+    return views
+
+
+def _with_budget(target: Target, view: View) -> View:
+    on_the_way = target.rule.structure.kept_at(target.shape, view.progress * target.sparsity)
+    return view._replace(budget=jnp.where(view.progress >= 1, jnp.asarray(target.kept, jnp.int32), on_the_way))
+
+
+def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, list, SparsifyState]:
+    """On a refresh: what may live from now on, the slow memories, and no momentum for what died or comes back."""
+    leaves, treedef = jax.tree.flatten(state.inner)
+    mirrors = moments.match(state.inner, [t.key_path for t in plan.targets], [t.shape for t in plan.targets])
+    mirrors = [(leaf, n) for leaf, n, _ in mirrors if plan.method.forget_momentum and not is_rank(plan.targets[n])]
+    units = [n for n, target in enumerate(plan.targets) if not is_rank(target)]
+
+    def decide():
+        seen = _with_budgets(plan, views)
+        decisions = {n: plan.method.decide(seen[n]) for n in units}
+        violation = tuple(
+            seen[n].tail(decisions[n].keep) if n in decisions else state.violation[n] for n in range(len(seen))
+        )
+        forgotten = [moments.forget(leaves[leaf], _carries(seen[n], decisions[n].keep)) for leaf, n in mirrors]
+        return [decisions[n].keep for n in units], [decisions[n].slow for n in units], violation, forgotten
+
+    def idle():
+        everything = [jnp.ones(jax.eval_shape(views[n].layout, views[n].w).shape, bool) for n in units]
+        return everything, [views[n].memory.slow for n in units], state.violation, [leaves[leaf] for leaf, _ in mirrors]
+
+    refresh = plan.method.clock.latest(state.count) == state.count
+    keeps, slows, violation, remembered = lax.cond(refresh, decide, idle)
+    for (leaf, _), value in zip(mirrors, remembered, strict=True):
+        leaves[leaf] = value
+    all_keeps: list = [None] * len(views)
+    all_slows: list = [()] * len(views)
+    for n, keep, slow in zip(units, keeps, slows, strict=True):
+        all_keeps[n], all_slows[n] = keep, slow
+    return all_keeps, all_slows, state._replace(inner=treedef.unflatten(leaves), violation=violation)
+
+
+def _carries(view: View, keep: jax.Array) -> jax.Array:
+    """Momentum goes on for what lived and lives."""
+    return view.spread(keep) & (view.w != 0)
+
+
+def _move(method: Method, target: Target, view: View, keep: jax.Array | None, update: jax.Array, p: jax.Array):
+    """The update that lands on prox(w + u), on exactly +0.0 for what is dead, and never on zero for what lives."""
+    refresh = method.clock.latest(view.count) == view.count
+    loose = (view.progress <= 0) | (method.free(view.count) & (view.count < method.clock.end))
+    alive = view.w != 0
+    if keep is not None:
+        alive = view.spread(keep) & (alive | loose | refresh)
+    z, fast = method.step(view, _wide(update), alive)
+    new = jnp.where(alive, z, 0)
+    return _landing(new, update, p, held=alive & ~loose), fast
+
+
+def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:
+    """u such that p + u, in the dtype of p, is `new`: exactly if that is zero, and not zero where `held`.
+
+    `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding short.
+    """
+    dtype = jnp.promote_types(update.dtype, p.dtype)
+    w = p.astype(new.dtype)
+    u = (new - w).astype(dtype)
+    short = jnp.where(w == 0, jnp.finfo(p.dtype).tiny, -w * (1 - float(jnp.finfo(p.dtype).eps))).astype(dtype)
+    return jnp.where(held & ((p + u).astype(p.dtype) == 0), short, u)
+
+
+def _move_rank(method: Method, target: Target, view: View, keep: None, update: jax.Array, p: jax.Array):
+    """Towards low rank: truncated on refreshes, from the freeze on at every tenth of what is left, and on the last step."""
+    count, end = view.count, method.clock.end
+    gap = max(1, (method.steps - end) // 10)
+    late = (count >= end) & (((count - end) % gap == 0) | (count >= method.steps - 1))
+    refresh = (method.clock.latest(count) == count) | late
+    progress = jnp.where(count >= end, 1.0, view.progress)
+    budget = _with_budget(target, view._replace(progress=progress)).budget
+    z = view.w + _wide(update)
+    new = lax.cond(refresh, lambda: method.project_rank(z, budget, target.kept, progress), lambda: z)
+    return _landing(new, update, p, held=jnp.zeros((), bool)), ()

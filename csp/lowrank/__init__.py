@@ -1,0 +1,34 @@
+"""Which few directions of a matrix are worth keeping, how many, and how to get there while training."""
+
+from csp.lowrank.factors import (
+    Factors,
+    apply,
+    dense,
+    factor,
+    factor_randomised,
+    factor_scaled,
+    factor_whitened,
+    spectrum,
+    truncate,
+    truncate_whitened,
+)
+from csp.lowrank.ladder import Rung, ladder
+from csp.lowrank.ranks import rank_for, ranks_for_budget, worthwhile
+
+__all__ = [
+    "Factors",
+    "Rung",
+    "apply",
+    "dense",
+    "factor",
+    "factor_randomised",
+    "factor_scaled",
+    "factor_whitened",
+    "ladder",
+    "rank_for",
+    "ranks_for_budget",
+    "spectrum",
+    "truncate",
+    "truncate_whitened",
+    "worthwhile",
+]

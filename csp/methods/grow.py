@@ -1,0 +1,44 @@
+"""Drop and grow: what SET, RigL and GraNet share. The worst living units make room for promising dead ones."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from csp.methods.method import Clock, Decision, View
+
+Score = Callable[[View], jax.Array]
+
+
+def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View], Decision]:
+    """Keep the (1 - f) k most worthy units and grow the f k others of highest score.
+
+    f falls from `fraction` to 0 along a cosine over the clock, and is 0 on the first refresh, which only projects.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the fraction of units to exchange is in [0, 1), got {fraction}")
+
+    def decide(view: View) -> Decision:
+        x = (view.count - clock.begin) / max(clock.end - clock.begin, 1)
+        exchanged = jnp.where(view.count > clock.begin, fraction * (1 + jnp.cos(jnp.pi * x)) / 2, 0)
+        grown = jnp.floor(exchanged * view.budget).astype(jnp.int32)
+        survives = view.best(view.worth, view.budget - grown)
+        grows = view.best(jnp.where(survives, -jnp.inf, score(view)), grown)
+        return Decision(survives | grows, view.memory.slow)
+
+    return decide
+
+
+def gradient_worth(view: View) -> jax.Array:
+    """|gradient|: where a weight would help most."""
+    return view.layout(jnp.abs(view.gradient))
+
+
+def noise(seed: int) -> Score:
+    """Uniform random numbers, the same however the parameter is sharded."""
+
+    def score(view: View) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), view.number), view.count)
+        return jax.random.uniform(key, view.worth.shape)
+
+    return score

@@ -1,0 +1,171 @@
+"""What is a method? When it looks, what it decides then, and what it does on every step.
+
+The optimizer wrapper (`csp.sparsify`) drives any method through the same few moves. On a *refresh* (`clock`) it hands every
+parameter's `View` to `decide`, which names the units that may live until the next refresh. On every step it hands the inner
+optimizer's update to `step`, which is elementwise and says where the weights go; the wrapper then sets what may not live to
+exactly +0.0. Between refreshes the support is `params != 0` and nothing else: that is why a frozen method needs no mask.
+
+A method of your own is `Method(name, clock, ramp, ...)` with the functions that differ from the defaults below.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from csp import metrics, select, shrinkage
+from csp.structures import Structure
+
+
+class Clock(NamedTuple):
+    """The steps of the refreshes, ascending; after the last one the support is frozen."""
+
+    times: tuple[int, ...]
+
+    @property
+    def begin(self) -> int:
+        return self.times[0]
+
+    @property
+    def end(self) -> int:
+        return self.times[-1]
+
+    def latest(self, count: jax.Array) -> jax.Array:
+        """The last refresh at or before this step; -1 before the first."""
+        times = jnp.asarray((-1, *self.times), jnp.int32)
+        return times[jnp.searchsorted(times, count, side="right") - 1]
+
+
+class Memory(NamedTuple):
+    """What a method keeps of one parameter: `fast` is renewed on every step, `slow` on refreshes. Arrays, or nothing."""
+
+    fast: Any = ()
+    slow: Any = ()
+
+
+class View(NamedTuple):
+    """One parameter as a method sees it; arrays are float32 whatever the parameter's dtype."""
+
+    w: jax.Array  # the weights: the point where the gradient was taken
+    gradient: jax.Array
+    memory: Memory
+    structure: Structure
+    progress: jax.Array  # of the sparsity: 0 is dense, 1 the final budget
+    budget: jax.Array  # how many units each competition keeps at this progress
+    final: Callable[[], Any]  # how many it keeps in the end
+    count: jax.Array
+    last: jax.Array  # is this the last refresh, the freeze?
+    number: int  # of the parameter, to tell random numbers apart
+    sight: metrics.Sight
+    metric: metrics.Metric
+
+    @property
+    def worth(self) -> jax.Array:
+        """The worth of every unit, in the structure's layout."""
+        return self.layout(self.metric.worth(self.sight), self.metric.pool)
+
+    def layout(self, x: jax.Array, pool=None) -> jax.Array:
+        return self.structure.layout(x, pool or self.metric.pool)
+
+    def spread(self, units: jax.Array) -> jax.Array:
+        return self.structure.spread(units, self.w.shape)
+
+    def best(self, worth: jax.Array, k: jax.Array | int | None = None) -> jax.Array:
+        """The k most worthy units of each competition; the budget's by default."""
+        k = self.budget if k is None else k
+        return select.above(worth, select.cut(worth, k, self.structure.axes), self.structure.axes)
+
+    def tail(self, keep: jax.Array) -> jax.Array:
+        """|W|_1 of what is not kept, over |W|_1: the compression error before the projection."""
+        size = jnp.abs(self.w)
+        return jnp.sum(jnp.where(self.spread(keep), 0, size)) / jnp.maximum(jnp.sum(size), 1e-30)
+
+
+class Decision(NamedTuple):
+    """The units that may live until the next refresh, and the slow memory until then."""
+
+    keep: jax.Array
+    slow: Any = ()
+
+
+def keep_worthiest(view: View) -> Decision:
+    """Project on the budget: the most worthy units live."""
+    return Decision(view.best(view.worth), view.memory.slow)
+
+
+def move(view: View, update: jax.Array, alive: jax.Array) -> tuple[jax.Array, Any]:
+    """The weights follow the optimizer."""
+    return view.w + update, view.memory.fast
+
+
+def nothing(w: jax.Array, structure: Structure) -> Memory:
+    return Memory()
+
+
+def weights(w: jax.Array, memory: Memory) -> jax.Array:
+    """The iterate is the weights themselves."""
+    return w
+
+
+def never(count: jax.Array) -> jax.Array:
+    return jnp.zeros((), bool)
+
+
+def truncate(w: jax.Array, rank: jax.Array, final: int, progress: jax.Array) -> jax.Array:
+    """The nearest matrix of this rank."""
+    return shrinkage.truncate(w, rank)
+
+
+Iterate = Callable[["Method"], "Method"]  # where the iterate lives: changes how weights move, not when or how much
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way for the weights to get from dense to their budget.
+
+    Attributes:
+      name: for reports and errors.
+      steps: the length of training.
+      clock: when it looks.
+      ramp: progress of the sparsity, a schedule from 0 (dense) to 1 (the final budget), for rules with a plain number.
+      start: `(w, structure)` -> the first memory of a parameter.
+      decide: on refreshes, `View -> Decision`.
+      step: on every step, `(View, update, alive) -> (weights, fast memory)`, elementwise.
+      iterate: `(w, memory)` -> the array that the optimizer moves and the metric judges, the weights by default.
+      free: steps on which the support is not fixed: a zero may come back whenever `step` says so.
+      project_rank: on refreshes of `structures.rank()`; None refuses that structure.
+      metric: overrides the rules' metric where the method is defined by one.
+      momentum: forget the optimizer's momentum of weights that are pruned or revived.
+    """
+
+    name: str
+    steps: int
+    clock: Clock
+    ramp: optax.Schedule
+    start: Callable[[jax.Array, Structure], Memory] = nothing
+    decide: Callable[[View], Decision] = keep_worthiest
+    step: Callable[[View, jax.Array, jax.Array], tuple[jax.Array, Any]] = move
+    iterate: Callable[[jax.Array, Memory], jax.Array] = weights
+    free: Callable[[jax.Array], jax.Array] = never
+    project_rank: Callable[..., jax.Array] | None = None
+    metric: metrics.Metric | None = None
+    forget_momentum: bool = True
+
+
+def clock_for(steps: int, begin: float, end: float, every: int | None = None, most: int = 100) -> Clock:
+    """A refresh every `every` steps from `begin` to `end` (fractions of the training), and one at `end`.
+
+    `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last step.
+    """
+    if steps < 1:
+        raise ValueError(f"a method needs the length of training, steps >= 1, got {steps}")
+    if not 0 <= begin <= end <= 1:
+        raise ValueError(f"begin and end are fractions of the training, 0 <= begin <= end <= 1, got {begin} and {end}")
+    if every is not None and every < 1:
+        raise ValueError(f"every counts the steps between two refreshes, at least 1, got {every}")
+    last = min(round(end * steps), steps - 1)
+    first = min(round(begin * steps), last)
+    return Clock((*range(first, last, every or max(1, min(most, steps // 100))), last))

@@ -1,0 +1,116 @@
+"""The primal iterates: the weights themselves are shrunk, all but the best (trimmed) or all of them (ISTA)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from csp import shrinkage
+from csp.methods.method import Decision, Iterate, Memory, Method, View
+from csp.structures import euclidean
+
+
+class Shrink(NamedTuple):
+    """`threshold(view, c, scale)` for every entry, and the `worth(view, c, scale)` by which units are exempt from it."""
+
+    threshold: Callable[[View, jax.Array, jax.Array], jax.Array]
+    worth: Callable[[View, jax.Array, jax.Array], jax.Array]
+
+
+def decoupled() -> Shrink:
+    """The same threshold c for all. Under an adaptive optimizer that is a signal-to-noise test per weight, not the Lasso."""
+    return Shrink(lambda view, c, scale: c, lambda view, c, scale: view.worth)
+
+
+def metric() -> Shrink:
+    """c / D, with D the diagonal of the rule's metric over its mean: the prox of the stated objective."""
+
+    def diagonal(view, scale):
+        if view.structure.pooled:
+            raise ValueError(f"metric shrinkage is for entries and N of M, not for {view.structure}: use decoupled()")
+        return view.metric.diagonal(view.sight) / jnp.maximum(scale, 1e-30)
+
+    def worth(view, c, scale):
+        return view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale)))
+
+    return Shrink(lambda view, c, scale: c / jnp.maximum(diagonal(view, scale), 1e-30), worth)
+
+
+def trimmed(strength: float = 3.0, shrink: Shrink | None = None) -> Iterate:
+    """The prox of the trimmed lasso c T_k(W), with k rising from 0 to the budget.
+
+    All but the k most worthy units are soft-thresholded on every step. The strength is the same for every tensor: c is such
+    that a weight at the edge of the budget that its gradient leaves alone would reach zero within 1 / `strength` of the
+    time from the beginning to the freeze.
+
+    Args:
+      strength: how hard the tail is shrunk.
+      shrink: `decoupled()`, the default, or `metric()`.
+    """
+    return _primal(strength, shrink, exempt=lambda view: jnp.round(view.final() * view.progress).astype(jnp.int32))
+
+
+def ista(strength: float = 1.0, shrink: Shrink | None = None, gain: float = 0.1) -> Iterate:
+    """Plain iterative soft thresholding of every weight: the Lasso, with lambda under integral control.
+
+    On every refresh log lambda moves by `gain` times the clipped error log(alive / budget), so that the support arrives at
+    the budget by itself; it stays within e^6 of where it began, against wind-up.
+    """
+    if gain <= 0:
+        raise ValueError(f"ista controls lambda with a gain > 0, got {gain}")
+    return _primal(strength, shrink, exempt=lambda view: jnp.zeros_like(view.budget), gain=gain)
+
+
+def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax.Array], gain: float = 0.0) -> Iterate:
+    if strength <= 0:
+        raise ValueError(f"strength says how hard the tail is shrunk and is > 0, got {strength}")
+    shrink = shrink or decoupled()
+
+    def apply(method: Method) -> Method:
+        begin, end = method.clock.begin, method.clock.end
+
+        def start(w, structure):
+            zero = jnp.zeros((), jnp.float32)
+            spared = jnp.ones(jax.eval_shape(structure.layout, w).shape, bool)
+            return Memory(slow={"spared": spared, "c": zero, "scale": zero + 1, "log_gain": zero})
+
+        def decide(view: View) -> Decision:
+            slow = view.memory.slow
+            scale = jnp.mean(view.metric.diagonal(view.sight))
+            spared = view.best(shrink.worth(view, slow["c"], scale), exempt(view))
+            final = view.best(view.worth, view.final())
+            edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
+            log_gain = jnp.clip(slow["log_gain"] + gain * _excess(view), -6, 6)
+            c = strength * edge / max(end - begin, 1) * jnp.exp(log_gain)
+            slow = {"spared": spared | view.last, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
+            return Decision(final | ~view.last, slow)
+
+        def step(view: View, update: jax.Array, alive: jax.Array):
+            slow = view.memory.slow
+            z = view.w + update
+            t = shrink.threshold(view, slow["c"], slow["scale"])
+            shrunk = _shrink_units(view, z, t) if view.structure.pooled else shrinkage.soft(z, t)
+            return jnp.where(view.spread(slow["spared"]), z, shrunk), ()
+
+        return dataclasses.replace(
+            method, start=start, decide=decide, step=step, free=lambda count: count < end, forget_momentum=False
+        )
+
+    return apply
+
+
+def _excess(view: View) -> jax.Array:
+    """log(alive / budget), clipped to [-1, 1]."""
+    alive = jnp.sum(view.layout(jnp.abs(view.w)) > 0)
+    budget = jnp.sum(jnp.broadcast_to(view.budget, jnp.shape(view.structure.sizes(view.w.shape))))
+    return jnp.clip(jnp.log(jnp.maximum(alive, 1) / jnp.maximum(budget, 1)), -1, 1)
+
+
+def _shrink_units(view: View, z: jax.Array, t: jax.Array) -> jax.Array:
+    """The group soft threshold: every unit's norm shrinks by t sqrt(size), its direction stays."""
+    norm = view.layout(z, euclidean)
+    size = jnp.square(view.layout(jnp.ones_like(z), euclidean))
+    factor = shrinkage.soft(norm, t * jnp.sqrt(size)) / jnp.where(norm > 0, norm, 1)
+    return z * view.spread(factor)

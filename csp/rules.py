@@ -1,0 +1,210 @@
+"""Binding structure, metric, sparsity and budget to parameters by path.
+
+A path is the names on the way to a leaf, joined by "/". The first rule whose pattern matches the *whole* path wins. A rule
+that matches nothing is an error. Vectors and scalars that a rule matches together with matrices are left alone: biases and
+norms are never worth pruning. A rule that matches nothing but vectors means them, and prunes them.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from csp import budgets, metrics, structures
+
+NOT_BY_DEFAULT = r"(.*/)?[^/]*(bias|scale|norm|embed|position|pos_enc|lm_head|logits|output)[^/]*(/.*)?"
+
+
+class BudgetError(ValueError):
+    """A budget that cannot be met, or was not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What happens to the parameters whose path matches `pattern`; structure None leaves them alone.
+
+    Args:
+      pattern: a regular expression for the whole path, e.g. "encoder/.*/kernel".
+      structure: see `csp.structures`; None to leave the parameters alone.
+      metric: see `csp.metrics`; magnitude by default.
+      sparsity: the final fraction of zeros, or an optax schedule of it; None where the structure fixes it (N of M).
+      budget: see `csp.budgets`: which of the matching parameters gives how much; uniform by default.
+    """
+
+    pattern: str
+    structure: structures.Structure | None = None
+    metric: metrics.Metric = dataclasses.field(default_factory=metrics.magnitude)
+    sparsity: float | optax.Schedule | None = None
+    budget: budgets.Budget = dataclasses.field(default_factory=budgets.uniform)
+
+    def __post_init__(self):
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"rule {self.pattern!r} is not a regular expression: {error}") from None
+        if self.structure is not None and not isinstance(self.structure, structures.Structure):
+            raise ValueError(
+                f"rule {self.pattern!r} needs a structure such as csp.structures.entries(), got {self.structure!r}"
+            )
+        if not isinstance(self.metric, metrics.Metric):
+            raise ValueError(f"rule {self.pattern!r} needs a metric such as csp.metrics.adam(), got {self.metric!r}")
+        if self.structure is not None:
+            self._check_sparsity()
+
+    def _check_sparsity(self):
+        fixed, given = self.structure.sparsity, self.sparsity
+        if isinstance(given, int | float | np.number):
+            if not (math.isfinite(given) and 0 <= given <= 1):
+                raise BudgetError(
+                    f"rule {self.pattern!r} asks for sparsity {given}: it is a fraction of zeros between 0 and 1"
+                )
+            if fixed is not None and abs(given - fixed) > 1e-6:
+                raise BudgetError(
+                    f"rule {self.pattern!r} asks {self.structure} for sparsity {given}, but it has {fixed:g}: "
+                    "leave sparsity out or choose another n_of_m"
+                )
+        elif given is not None and not callable(given):
+            raise ValueError(f"rule {self.pattern!r} needs a number or a schedule as sparsity, got {given!r}")
+        if fixed is not None and not isinstance(self.budget, budgets.Uniform):
+            raise ValueError(f"rule {self.pattern!r}: {self.structure} fixes every tensor's budget; leave budget out")
+        if isinstance(self.structure, structures.Rank) and not isinstance(self.budget, budgets.Uniform | budgets.Given):
+            raise ValueError(
+                f"rule {self.pattern!r}: rank works with budgets.uniform() and budgets.given(); "
+                "for ranks from one global budget use csp.lowrank.ladder"
+            )
+
+    def target(self, steps: int | None = None) -> float:
+        """The final sparsity, as an exact Python float."""
+        if self.structure is not None and self.structure.sparsity is not None:
+            return self.structure.sparsity
+        if callable(self.sparsity):
+            return final_value(self.pattern, self.sparsity, steps)
+        if self.sparsity is None:
+            raise BudgetError(f"rule {self.pattern!r} has no sparsity: give it one, e.g. sparsity=0.9")
+        return float(self.sparsity)
+
+
+def final_value(pattern: str, schedule: optax.Schedule, steps: int | None) -> float:
+    """The value a schedule has settled at when training ends; an error if it moves later."""
+    with jax.ensure_compile_time_eval():
+        probe = [steps, 2 * steps, 10 * steps] if steps is not None else [2**30]
+        values = [_decimal(schedule(at)) for at in probe]
+    if any(value != values[0] for value in values):
+        raise BudgetError(
+            f"rule {pattern!r}: its schedule still moves after the {steps} steps of training "
+            f"({values[0]:g} there, {values[-1]:g} later): end it at or before step {steps}"
+        )
+    if not 0 <= values[0] <= 1:
+        raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")
+    return values[0]
+
+
+def _decimal(value: Any) -> float:
+    """A float32 scalar as the shortest decimal that names it: 0.9, not 0.89999998."""
+    return value if isinstance(value, float | int) else float(str(np.float32(value)))
+
+
+class Target(NamedTuple):
+    """One parameter that a rule prunes: everything about it that is known before training."""
+
+    index: int  # in the flattened parameters
+    key_path: tuple
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any
+    rule: Rule
+    group: int  # the number of its rule
+    sparsity: float  # its own final sparsity, after the budget has been shared out
+    kept: Any  # the units that stay, an integer or one for each group
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """("encoder", 0, .kernel) as "encoder/0/kernel"; the ".value" of a flax.nnx variable is not part of its name."""
+    names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
+    if len(names) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and names[-1] == "value":
+        names.pop()
+    return "/".join(names)
+
+
+def named_leaves(params: Any) -> list[tuple[str, Any]]:
+    """(path, leaf) for every leaf, in jax's order."""
+    return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def is_matrix(shape: Sequence[int]) -> bool:
+    """Two dimensions that mix inputs; a depthwise kernel, of one input a channel, is no matrix."""
+    return len(shape) >= 2 and shape[-2] > 1 and shape[-1] > 0
+
+
+def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[Target]:
+    """The parameters that the rules prune, with their exact budgets."""
+    flat = [(key_path, path_name(key_path), leaf) for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    owners = [next((n for n, rule in enumerate(rules) if re.fullmatch(rule.pattern, path)), None) for _, path, _ in flat]
+    targets = []
+    for number, rule in enumerate(rules):
+        mine = [i for i, owner in enumerate(owners) if owner == number]
+        if not any(re.fullmatch(rule.pattern, path) for _, path, _ in flat):
+            raise ValueError(_no_match(rule.pattern, [path for _, path, _ in flat]))
+        if rule.structure is not None:
+            targets += _bind_rule(rule, number, [(i, *flat[i]) for i in _worth_pruning(mine, flat)], steps)
+    return sorted(targets, key=lambda target: target.index)
+
+
+def _worth_pruning(mine: list[int], flat: list) -> list[int]:
+    matrices = [i for i in mine if is_matrix(jnp.shape(flat[i][2]))]
+    return matrices or [i for i in mine if jnp.ndim(flat[i][2]) > 0 and jnp.size(flat[i][2]) > 0]
+
+
+def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[Target]:
+    for _, _, path, leaf in mine:
+        _check_dtype(path, leaf)
+        rule.structure.check(path, jnp.shape(leaf))
+    shapes = {path: jnp.shape(leaf) for _, _, path, leaf in mine}
+    shares = rule.budget.share(rule.structure, shapes, rule.target(steps))
+    return [
+        Target(i, key_path, path, shapes[path], jnp.asarray(leaf).dtype, rule, number, *shares[path])
+        for i, key_path, path, leaf in mine
+    ]
+
+
+def _check_dtype(path: str, leaf: Any) -> None:
+    dtype = jax.dtypes.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{path!r} has dtype {dtype}, and only real floats are pruned: add Rule({path!r}, None) first")
+
+
+def _no_match(pattern: str, paths: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
+    return f"rule {pattern!r} matches no parameter; the nearest are {', '.join(map(repr, nearest)) or 'none: no parameters'}"
+
+
+def default_rules(params: Any, sparsity: float | optax.Schedule) -> tuple[Rule, ...]:
+    """The short form's rules: every matrix that is not an embedding, an output layer or a positional term."""
+    spared = [name for name, leaf in named_leaves(params) if re.fullmatch(NOT_BY_DEFAULT, name.lower())]
+    rest = [name for name, leaf in named_leaves(params) if name not in spared]
+    if not rest:
+        raise ValueError(
+            "sparsify(..., sparsity=...) prunes no embedding, output layer, norm or bias unasked, and there is nothing else "
+            f"among {', '.join(map(repr, spared[:4])) or 'no parameters'}: name what to prune with csp.Rule(pattern, ...)"
+        )
+    spare = tuple(Rule(re.escape(name)) for name in spared)
+    return (*spare, Rule("|".join(map(re.escape, rest)), structures.entries(), sparsity=sparsity))
+
+
+def with_sparsity(rules: Sequence[Rule], sparsity: float | optax.Schedule | None) -> tuple[Rule, ...]:
+    """The rules, with this sparsity where they have none of their own; an error if none of them needs it."""
+    if sparsity is None:
+        return tuple(rules)
+    lacking = [r.structure is not None and r.structure.sparsity is None and r.sparsity is None for r in rules]
+    if not any(lacking):
+        raise ValueError(f"sparsity={sparsity} is asked for, but every rule has its own: leave one of them out")
+    return tuple(
+        dataclasses.replace(rule, sparsity=sparsity) if lacks else rule for rule, lacks in zip(rules, lacking, strict=True)
+    )

@@ -1,0 +1,107 @@
+"""The optax transformation: any optimizer, any rules, any method, one update.
+
+    tx = csp.sparsify(optax.adamw(1e-3), sparsity=0.9, steps=10_000)
+
+A step costs the inner optimizer's, one boolean a weight and whatever the method's iterate needs. Everything that looks at
+a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
+"""
+
+from collections.abc import Sequence
+
+import optax
+
+from csp import driver, methods, placement, rules
+from csp.driver import SparsifyState
+from csp.methods import Method
+from csp.nonfinite import POLICIES, guarded
+from csp.rules import Rule
+
+
+def sparsify(
+    inner: optax.GradientTransformation,
+    *rules_: Rule,
+    method: Method | None = None,
+    sparsity: float | optax.Schedule | None = None,
+    steps: int | None = None,
+    nonfinite: str = "drop",
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps a complete optimizer (its learning rate included) so that training ends exactly on the rules' budgets.
+
+    The update u of the inner optimizer becomes prox(w + u) - w, computed so that `optax.apply_updates` lands on exactly
+    +0.0 where a weight is pruned. `optax.MultiSteps`, averaging and the like go around the whole.
+
+    Args:
+      inner: any optax optimizer.
+      *rules_: which parameters are pruned how; the first whose pattern matches a parameter's whole path wins. None: every
+        matrix that is not an embedding, an output layer or a positional term, entry by entry.
+      method: how the weights get there; `methods.compressed_sensing(steps)` by default.
+      sparsity: the final fraction of zeros, for rules that do not say.
+      steps: the length of training, where no `method` says it.
+      nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free; "skip"
+        leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises.
+
+    Returns:
+      An optax transformation; `update` needs `params`, and passes other keyword arguments on.
+
+    >>> tx = sparsify(optax.adam(1e-3), Rule("w", structures.entries(), sparsity=0.75), method=methods.one_shot(steps=2))
+    >>> params = {"w": jnp.arange(1.0, 5.0).reshape(2, 2), "b": jnp.ones(2)}
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> params["w"].tolist()
+    [[0.0, 0.0], [0.0, 4.0]]
+    """
+    method = _method(method, steps)
+    if nonfinite not in POLICIES:
+        raise ValueError(f"nonfinite is one of {', '.join(map(repr, POLICIES))}, got {nonfinite!r}")
+    placement.refuse_type(inner)
+    inner = optax.with_extra_args_support(inner)
+
+    def plan(params) -> driver.Plan:
+        targets = rules.bind(params, _complete(rules_, sparsity, params), method.steps)
+        driver.check_structures(targets, method)
+        return driver.Plan(targets, method)
+
+    def init(params):
+        placement.refuse_surroundings()
+        now = plan(params)
+        inner_state = inner.init(params)
+        placement.refuse_optimizer(inner, inner_state, params)
+        return driver.first_state(now, inner_state, params)
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError("sparsify needs the parameters: call tx.update(grads, state, params)")
+        now = plan(params)
+        return guarded(nonfinite, lambda g: driver.step(inner, now, g, state, params, extra), updates, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def settle(state: SparsifyState) -> SparsifyState:
+    """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's own.
+
+    Called outside of jit, once; the next step compiles anew, since the state has become smaller.
+    """
+    return state._replace(memory=None, metric=None)
+
+
+def _method(method: Method | None, steps: int | None) -> Method:
+    if method is None and steps is None:
+        raise ValueError("sparsify needs the length of training: give steps=... or method=methods....(steps)")
+    if method is None:
+        return methods.compressed_sensing(steps)
+    if not isinstance(method, Method):
+        raise ValueError(f"method is made by one of csp.methods, e.g. methods.gradual(steps=10_000), got {method!r}")
+    if steps is not None and steps != method.steps:
+        raise ValueError(f"steps={steps}, but the method was made for {method.steps} steps: give the length once")
+    return method
+
+
+def _complete(given: Sequence[Rule], sparsity, params) -> Sequence[Rule]:
+    if not given:
+        if sparsity is None:
+            raise ValueError("sparsify needs rules, or sparsity=... for all matrices")
+        return rules.default_rules(params, sparsity)
+    return rules.with_sparsity(given, sparsity)
