@@ -8,6 +8,9 @@ from csp import schedules as schedules
 from csp import select as select
 from csp import shrinkage as shrinkage
 from csp import structures as structures
+from csp.report import density as density
+from csp.report import report as report
+from csp.report import verify as verify
 from csp.rules import BudgetError as BudgetError
 from csp.rules import Rule as Rule
 from csp.sparsify import settle as settle

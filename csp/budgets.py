@@ -13,9 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from csp import select
 from csp.structures import Structure, keep_count
+
+_GRID = 2.0 ** (-np.arange(0, 20, 0.125, np.float32))  # a fraction of the largest worth: 20 octaves, 8 steps in each
 
 Shares = dict[str, tuple[float, Any]]  # path -> (sparsity, kept units)
 
@@ -126,8 +129,8 @@ def global_(floor: float = 0.1) -> Budget:
 def lamp(floor: float = 0.0) -> Budget:
     """Layer-adaptive magnitude: worth^2 over the sum of worth^2 of the tensor's units that are worth as much or more.
 
-    The sums are taken anew for every score tried, some sixty passes over the weights instead of a sort: a refresh is an
-    order of magnitude slower than with the other budgets.
+    How much each tensor gives is read off its worths on a grid (within a few per cent of what sorting them all would
+    give); the total is exact.
     """
     return Joint(_layer_adaptive, _checked_floor(floor))
 
@@ -144,35 +147,35 @@ def _normalised(worth: jax.Array):
 
 
 def _layer_adaptive(worth: jax.Array):
-    """count(s) with s = t^2 / sum over worth >= t of worth^2, which rises with t: bisection on the bits of t."""
-    square = jnp.square(worth / jnp.maximum(jnp.max(worth, initial=0), jnp.finfo(jnp.float32).tiny))
+    """Of a tensor's worths t on the grid: the score t^2 / sum of the squares >= t^2, and how many there are, between."""
+    top, counts = _profile(worth)
+    squares = jnp.square(top * _GRID)
+    new = jnp.diff(counts, prepend=0)
+    above = jnp.cumsum(new * jnp.sqrt(squares * jnp.concatenate([squares[:1], squares[:-1]])))
+    scores = jnp.minimum.accumulate(squares / jnp.maximum(above, jnp.finfo(jnp.float32).tiny))
 
     def count(score):
-        def halve(bracket):
-            low, high = bracket
-            middle = low + (high - low) // 2
-            t = jax.lax.bitcast_convert_type(middle, jnp.float32)
-            enough = t >= score * jnp.sum(jnp.where(square >= t, square, 0))
-            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
-        one = jax.lax.bitcast_convert_type(jnp.float32(1.0), jnp.int32)
-        _, high = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, (jnp.int32(0), one + 1))
-        return select.count_at_least(square, jax.lax.bitcast_convert_type(high, jnp.float32))
+        return jnp.floor(jnp.interp(-score, -scores, counts)).astype(jnp.int32)
 
     return count
 
 
 def root_mean_square(worth: jax.Array) -> jax.Array:
-    """The root mean square of the non-zero worths, within a fifth, from counts over a geometric grid below the maximum.
+    """The root mean square of the positive worths, within a few per cent, from counts on the grid.
 
     Counts are integers, so the answer does not depend on how the array is sharded, as a float sum's does.
     """
+    top, counts = _profile(worth)
+    steps = -jnp.diff(jnp.square(_GRID), append=0)
+    mean = jnp.sum(counts * steps) / jnp.maximum(counts[-1], 1)
+    return jnp.maximum(top * jnp.sqrt(mean), jnp.finfo(jnp.float32).tiny)
+
+
+def _profile(worth: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest worth, and how many units are worth at least each fraction of it on the grid."""
     top = jnp.max(worth, initial=0)
-    grid = 2.0 ** (-0.5 * jnp.arange(33, dtype=jnp.float32))
-    counts = jnp.stack([select.count_at_least(worth, top * g) for g in grid[:-1]]).astype(jnp.float32)
-    alive = jnp.maximum(select.count_at_least(worth, jnp.finfo(jnp.float32).tiny), 1)
-    steps = jnp.square(grid[:-1]) - jnp.square(grid[1:])
-    return jnp.maximum(top * jnp.sqrt(jnp.sum(counts * steps) / alive), jnp.finfo(jnp.float32).tiny)
+    _, counts = jax.lax.scan(lambda _, g: (None, select.count_at_least(worth, top * g)), None, jnp.asarray(_GRID))
+    return top, counts.astype(jnp.float32)
 
 
 def _proportional(sizes: dict[str, int], weights: dict[str, float], total: int) -> dict[str, int]:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from csp import metrics, moments
+from csp import metrics, moments, structures
 from csp.methods import Memory, Method, View
 from csp.methods.method import move, never, weights
 from csp.rules import Target
-from csp.structures import Rank, keep_count
+from csp.structures import Rank, Structure, keep_count
 
 
 class SparsifyState(NamedTuple):
@@ -25,6 +25,7 @@ class SparsifyState(NamedTuple):
     remembered: tuple | None  # by the metric, for each
     violation: tuple  # |W|_1 of what the last refresh cut away over |W|_1, for each
     skipped: jax.Array  # steps skipped for non-finite gradients
+    ledger: jax.Array  # what was asked, in numbers: a row for each pruned parameter, see `read_ledger`
 
 
 class Plan(NamedTuple):
@@ -35,6 +36,41 @@ class Plan(NamedTuple):
 
     def metric(self, target: Target) -> metrics.Metric:
         return self.method.metric or target.rule.metric
+
+
+class Note(NamedTuple):
+    """One line of the ledger, read."""
+
+    index: int  # of the parameter, in jax's order of leaves
+    rule: int
+    structure: Structure
+    asked: float
+    violation: float
+
+
+def _ledger(plan: Plan) -> jax.Array:
+    rows = [(t.index, t.group, round(t.sparsity * 1e9), *structures.encode(t.rule.structure)) for t in plan.targets]
+    return jnp.asarray(rows, jnp.int32).reshape(len(rows), 6)
+
+
+def read_ledger(state: SparsifyState) -> list[Note]:
+    """What `sparsify` was asked for, from its state alone, as it comes out of any checkpoint."""
+    return [
+        Note(index, rule, structures.decode(*code), asked / 1e9, float(violation))
+        for (index, rule, asked, *code), violation in zip(state.ledger.tolist(), state.violation, strict=True)
+    ]
+
+
+def find_state(state: Any) -> SparsifyState | None:
+    """The state of `sparsify` inside that of whatever is around it."""
+    found = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
+    if state is not None and not found:
+        raise ValueError("there is no state of csp.sparsify in this optimizer state: pass what tx.init or tx.update returned")
+    return found[0] if found else None
+
+
+def _is_state(x: Any) -> bool:
+    return isinstance(x, SparsifyState)
 
 
 def check_structures(targets: Sequence[Target], method: Method) -> None:
@@ -60,12 +96,14 @@ def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
         sight = metrics.Sight(target.path, point, second=second)
         memory.append(own)
         remembered.append(() if is_rank(target) else plan.metric(target).start(sight))
-    zero = jnp.zeros((), jnp.int32)
     violation = tuple(jnp.zeros((), jnp.float32) for _ in plan.targets)
-    return SparsifyState(zero, inner_state, tuple(memory), tuple(remembered), violation, zero)
+    count, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # two buffers: the state may be donated
+    return SparsifyState(count, inner_state, tuple(memory), tuple(remembered), violation, skipped, _ledger(plan))
 
 
-def step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict) -> tuple[Any, SparsifyState]:
+def step(
+    inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict
+) -> tuple[Any, SparsifyState]:
     """One update of everything: look (on refreshes), let the inner optimizer speak, move."""
     settled = state.memory is None
     if settled:

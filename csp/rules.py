@@ -146,7 +146,9 @@ def is_matrix(shape: Sequence[int]) -> bool:
 def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[Target]:
     """The parameters that the rules prune, with their exact budgets."""
     flat = [(key_path, path_name(key_path), leaf) for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)]
-    owners = [next((n for n, rule in enumerate(rules) if re.fullmatch(rule.pattern, path)), None) for _, path, _ in flat]
+    owners = [
+        next((n for n, rule in enumerate(rules) if re.fullmatch(rule.pattern, path)), None) for _, path, _ in flat
+    ]
     targets = []
     for number, rule in enumerate(rules):
         mine = [i for i, owner in enumerate(owners) if owner == number]
@@ -198,6 +200,15 @@ def default_rules(params: Any, sparsity: float | optax.Schedule) -> tuple[Rule, 
     return (*spare, Rule("|".join(map(re.escape, rest)), structures.entries(), sparsity=sparsity))
 
 
+def complete(given: Sequence[Rule], sparsity: float | optax.Schedule | None, params: Any) -> tuple[Rule, ...]:
+    """The rules as given, or the short form's."""
+    if given:
+        return with_sparsity(given, sparsity)
+    if sparsity is None:
+        raise ValueError("there is nothing to prune: give rules, or sparsity=... for all matrices")
+    return default_rules(params, sparsity)
+
+
 def with_sparsity(rules: Sequence[Rule], sparsity: float | optax.Schedule | None) -> tuple[Rule, ...]:
     """The rules, with this sparsity where they have none of their own; an error if none of them needs it."""
     if sparsity is None:
@@ -206,5 +217,6 @@ def with_sparsity(rules: Sequence[Rule], sparsity: float | optax.Schedule | None
     if not any(lacking):
         raise ValueError(f"sparsity={sparsity} is asked for, but every rule has its own: leave one of them out")
     return tuple(
-        dataclasses.replace(rule, sparsity=sparsity) if lacks else rule for rule, lacks in zip(rules, lacking, strict=True)
+        dataclasses.replace(rule, sparsity=sparsity) if lacks else rule
+        for rule, lacks in zip(rules, lacking, strict=True)
     )

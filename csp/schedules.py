@@ -5,6 +5,7 @@ with a traced count it answers with a float32 scalar. Past its last change a sch
 """
 
 import bisect
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -48,7 +49,7 @@ def phases(values: Sequence[float], boundaries: Sequence[int]) -> optax.Schedule
         raise ValueError(
             f"phases needs one value more than boundaries, got {len(values)} values and {len(boundaries)} boundaries"
         )
-    if any(b <= a for a, b in zip(boundaries, boundaries[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(boundaries)):
         raise ValueError(f"phases needs increasing boundaries, got {boundaries}")
 
     def schedule(count):

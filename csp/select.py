@@ -138,29 +138,29 @@ def _position(x: Array, axes: tuple[int, ...]) -> Array:
 
 def _cuts(worths: list[Array], axes: list[tuple[int, ...]], k: ArrayLike) -> list[Cut]:
     keys = [_key(lax.stop_gradient(w)) for w in worths]
-    size = sum(_group_size(w, a) for w, a in zip(worths, axes))
+    size = sum(_group_size(w, a) for w, a in zip(worths, axes, strict=True))
     shape = _group_shape(worths[0], axes[0]) if len(worths) == 1 else ()
     k = jnp.broadcast_to(jnp.clip(jnp.asarray(k, jnp.int32), 0, size), shape)
 
     def count(tests: list[Array]) -> list[Array]:
-        return [jnp.sum(t.astype(jnp.int32), a, keepdims=True).reshape(shape) for t, a in zip(tests, axes)]
+        return [_count_true(t, a, shape) for t, a in zip(tests, axes, strict=True)]
 
     lowest, highest = _range(worths[0].dtype)
     value = _search(lambda t: sum(count([q >= t for q in keys])), k, lowest, highest, keys[0].dtype)
     left = k - sum(count([q > value for q in keys]))
     ties = count([q == value for q in keys])
     cuts = []
-    for i, (w, a) in enumerate(zip(worths, axes)):
+    for i, (w, a) in enumerate(zip(worths, axes, strict=True)):
         need = jnp.clip(left, 0, ties[i])
         left -= need
         at = jnp.where(keys[i] == value, _position(w, a), size)
-        last = -_search(lambda t: count_one(at <= -t, a, shape), need, 1 - size, 1, jnp.int32)
+        last = -_search(lambda t, at=at, a=a: _count_true(at <= -t, a, shape), need, 1 - size, 1, jnp.int32)
         full = _group_shape(w, a)
         cuts.append(Cut(jnp.broadcast_to(_value(value, w.dtype), full), jnp.broadcast_to(last, full)))
     return cuts
 
 
-def count_one(test: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+def _count_true(test: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     return jnp.sum(test.astype(jnp.int32), axes, keepdims=True).reshape(shape)
 
 

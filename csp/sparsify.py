@@ -6,8 +6,6 @@ A step costs the inner optimizer's, one boolean a weight and whatever the method
 a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
 """
 
-from collections.abc import Sequence
-
 import optax
 
 from csp import driver, methods, placement, rules
@@ -59,7 +57,7 @@ def sparsify(
     inner = optax.with_extra_args_support(inner)
 
     def plan(params) -> driver.Plan:
-        targets = rules.bind(params, _complete(rules_, sparsity, params), method.steps)
+        targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
         driver.check_structures(targets, method)
         return driver.Plan(targets, method)
 
@@ -84,7 +82,7 @@ def settle(state: SparsifyState) -> SparsifyState:
 
     Called outside of jit, once; the next step compiles anew, since the state has become smaller.
     """
-    return state._replace(memory=None, metric=None)
+    return state._replace(memory=None, remembered=None)
 
 
 def _method(method: Method | None, steps: int | None) -> Method:
@@ -97,11 +95,3 @@ def _method(method: Method | None, steps: int | None) -> Method:
     if steps is not None and steps != method.steps:
         raise ValueError(f"steps={steps}, but the method was made for {method.steps} steps: give the length once")
     return method
-
-
-def _complete(given: Sequence[Rule], sparsity, params) -> Sequence[Rule]:
-    if not given:
-        if sparsity is None:
-            raise ValueError("sparsify needs rules, or sparsity=... for all matrices")
-        return rules.default_rules(params, sparsity)
-    return rules.with_sparsity(given, sparsity)

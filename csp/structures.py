@@ -45,9 +45,14 @@ class Structure:
     sparsity = None  # the sparsity that a structure itself fixes, if it does
     pooled = True  # a unit is more than one entry
 
+    def __str__(self) -> str:
+        return type(self).__name__.lower()
+
     def check(self, path: str, shape: Shape) -> None:
         if len(shape) < 2:
-            raise ValueError(f"structure {self} needs a matrix, but {path!r} has shape {shape}: use structures.entries()")
+            raise ValueError(
+                f"structure {self} needs a matrix, but {path!r} has shape {shape}: use structures.entries()"
+            )
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
         raise NotImplementedError
@@ -276,6 +281,25 @@ def heads(n: int, axis: int = -1) -> Structure:
 def rank() -> Structure:
     """The rank of the matrix; sparsity is the fraction of bytes saved by its factors."""
     return Rank()
+
+
+_CODES = (Entries, NofM, Blocks, Slices, Heads, Rank)
+
+
+def encode(structure: Structure) -> tuple[int, int, int]:
+    """A structure in three integers: its kind and its one or two numbers. -1 stands for a kind of your own."""
+    if type(structure) not in _CODES:
+        return -1, 0, 0
+    numbers = dataclasses.astuple(structure)
+    return _CODES.index(type(structure)), *numbers, *(0,) * (2 - len(numbers))
+
+
+def decode(kind: int, a: int, b: int) -> Structure:
+    """The inverse of `encode`."""
+    if kind < 0:
+        return Structure()
+    fields = len(dataclasses.fields(_CODES[kind]))
+    return _CODES[kind](*(a, b)[:fields])
 
 
 def _split(x: jax.Array, axis: int, size: int, fill: float = 0.0) -> jax.Array:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from csp import lowrank
 from csp.lowrank import Factors
 
-SHAPES = [(9, 6), (6, 9), (7, 7), (2, 3, 8, 5)]
-RUNGS = (0.8, 0.6, 0.4, 0.25, 0.15)
+SHAPES = [(9, 6), (6, 9), (2, 3, 8, 5)]
+RUNGS = (0.8, 0.5, 0.2)
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def correlated(samples, n_in, seed=1):
 
 def random_factors(*shape, k, seed=0):
     *lead, n_in, n_out = shape
-    return Factors(
-        jnp.asarray(normal(*lead, n_in, k, seed=seed)), jnp.asarray(normal(*lead, k, n_out, seed=seed + 1))
-    )
+    return Factors(jnp.asarray(normal(*lead, n_in, k, seed=seed)), jnp.asarray(normal(*lead, k, n_out, seed=seed + 1)))
 
 
 def singular_values(w):
@@ -69,10 +67,10 @@ class TestFactors:
     def test_plain_leaves_the_eckart_young_tail(self, x64, shape):
         w = normal(*shape)
         np.testing.assert_allclose(lowrank.spectrum(w), singular_values(w), atol=1e-12)
-        for rank in range(1, min(shape[-2:]) + 1):
+        for rank in (1, 3, min(shape[-2:])):
             factors = lowrank.factor(w, rank)
             np.testing.assert_allclose(squared_error(w, factors), tail(w, rank), atol=1e-12)
-            assert factors.rank == rank and factors.shape == shape
+            assert (factors.rank, factors.shape) == (rank, shape)
             assert_balanced(factors)
 
     @pytest.mark.parametrize("samples", [200, 12, 5], ids=["full", "square", "singular"])
@@ -82,7 +80,7 @@ class TestFactors:
         np.testing.assert_allclose(
             lowrank.spectrum(w, gram)[: min(samples, 10)], singular_values(x @ w)[:10], rtol=1e-4, atol=1e-4
         )
-        for rank in range(1, 11):
+        for rank in (1, 4, 9):
             factors = lowrank.factor_whitened(w, rank, gram)
             np.testing.assert_allclose(squared_error(w, factors, x), tail(x @ w, rank), rtol=1e-6, atol=1e-8)
             assert_balanced(factors)
@@ -90,7 +88,8 @@ class TestFactors:
     def test_plain_is_far_from_the_optimum_on_correlated_data(self, x64):
         w, x = normal(32, 24), correlated(500, 32)
         gaps = [squared_error(w, lowrank.factor(w, r), x) / tail(x @ w, r) for r in (4, 8, 12)]
-        assert min(gaps) > 4
+        assert min(gaps) > 3
+        assert max(gaps) > 50
 
     def test_whitened_is_plain_for_white_inputs_and_ignores_the_scale_of_gram(self, x64):
         w, x = normal(8, 6), correlated(50, 8)
@@ -104,7 +103,7 @@ class TestFactors:
 
     def test_scaled_attains_the_weighted_optimum(self, x64):
         w, scale = normal(9, 6), np.geomspace(0.01, 10, 9)
-        for rank in range(1, 7):
+        for rank in (1, 4, 6):
             factors = lowrank.factor_scaled(w, rank, scale)
             np.testing.assert_allclose(
                 squared_error(w, factors, np.diag(scale)),
@@ -154,18 +153,16 @@ class TestTruncate:
         factors = random_factors(*shape, k=4)
         w = np.asarray(lowrank.dense(factors))
         np.testing.assert_allclose(lowrank.spectrum(factors), singular_values(w)[..., :4], atol=1e-10)
-        for rank in range(1, 5):
+        for rank in (1, 3, 4):
             smaller = lowrank.truncate(factors, rank)
-            np.testing.assert_allclose(
-                lowrank.dense(smaller), lowrank.dense(lowrank.factor(w, rank)), atol=1e-10
-            )
+            np.testing.assert_allclose(lowrank.dense(smaller), lowrank.dense(lowrank.factor(w, rank)), atol=1e-10)
             assert_balanced(smaller)
 
     def test_whitened_attains_the_optimum_on_data(self, x64):
         factors, x = random_factors(12, 10, k=6), correlated(100, 12)
         w = np.asarray(lowrank.dense(factors))
         np.testing.assert_allclose(lowrank.spectrum(factors, x.T @ x), singular_values(x @ w)[:6], rtol=1e-6)
-        for rank in range(1, 7):
+        for rank in (1, 4, 6):
             smaller = lowrank.truncate_whitened(factors, rank, x.T @ x)
             np.testing.assert_allclose(squared_error(w, smaller, x), tail(x @ w, rank), rtol=1e-6, atol=1e-8)
             assert_balanced(smaller)
@@ -173,11 +170,9 @@ class TestTruncate:
     def test_step_by_step_equals_at_once(self, x64):
         w, gram = normal(14, 11), correlated(100, 14).T @ correlated(100, 14)
         plain, whitened = lowrank.factor(w, 9), lowrank.factor_whitened(w, 9, gram)
-        for rank in (7, 5, 4, 2, 1):
+        for rank in (5, 2, 1):
             plain, whitened = lowrank.truncate(plain, rank), lowrank.truncate_whitened(whitened, rank, gram)
-            np.testing.assert_allclose(
-                lowrank.dense(plain), lowrank.dense(lowrank.factor(w, rank)), atol=1e-10
-            )
+            np.testing.assert_allclose(lowrank.dense(plain), lowrank.dense(lowrank.factor(w, rank)), atol=1e-10)
             at_once = lowrank.factor_whitened(w, rank, gram)
             np.testing.assert_allclose(lowrank.dense(whitened), lowrank.dense(at_once), atol=1e-9)
 
@@ -209,9 +204,7 @@ class TestTruncate:
 def intermediate_shapes(jaxpr):
     for equation in jaxpr.eqns:
         yield from (var.aval.shape for var in equation.outvars)
-        for value in jax.tree.leaves(
-            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from intermediate_shapes(inner)
@@ -223,9 +216,7 @@ OPERATIONS = {
     "diagonal": lambda w, gram: lowrank.factor_whitened(w, 3, jnp.diagonal(gram, axis1=-2, axis2=-1)),
     "scaled": lambda w, gram: lowrank.factor_scaled(w, 3, jnp.diagonal(gram, axis1=-2, axis2=-1)),
     "truncate": lambda w, gram: lowrank.truncate(Factors(w[..., :4], w[..., :4, :]), 3),
-    "truncate_whitened": lambda w, gram: lowrank.truncate_whitened(
-        Factors(w[..., :4], w[..., :4, :]), 3, gram
-    ),
+    "truncate_whitened": lambda w, gram: lowrank.truncate_whitened(Factors(w[..., :4], w[..., :4, :]), 3, gram),
 }
 
 
@@ -249,7 +240,7 @@ class TestTransformations:
         got = operation(w, gram)
         expected = operation(w.astype(jnp.float32), gram.astype(jnp.float32))
         for half, single in zip(got, expected, strict=True):
-            assert half.dtype == dtype and single.dtype == jnp.float32
+            assert (half.dtype, single.dtype) == (dtype, jnp.float32)
             np.testing.assert_array_equal(half, single.astype(dtype))
 
 
@@ -288,13 +279,10 @@ def budget_problems(draw):
     shapes = draw(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=3))
     dtypes = [draw(st.sampled_from([jnp.float32, jnp.bfloat16])) for _ in shapes]
     tensors = {
-        f"{i}/kernel": like(*shape, dtype=dtype)
-        for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+        f"{i}/kernel": like(*shape, dtype=dtype) for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
     }
     seed = draw(st.integers(0, 1000))
-    spectra = {
-        path: singular_values(normal(*x.shape, seed=seed + i)) for i, (path, x) in enumerate(tensors.items())
-    }
+    spectra = {path: singular_values(normal(*x.shape, seed=seed + i)) for i, (path, x) in enumerate(tensors.items())}
     floor, total = (
         sum(stored(x, 1) for x in tensors.values()),
         sum(stored(x, min(x.shape)) for x in tensors.values()),
@@ -345,16 +333,17 @@ class TestRanksForBudget:
         assert energy(spectra, ranks) <= best + 1e-12
         assert best <= energy(spectra, ranks) + max(missed)[1] + 1e-12
 
-    @pytest.mark.parametrize("budget", [4 * 16 * 3, 4 * 16 * 6, 4 * 16 * 6 + 63, 4 * 16 * 9])
-    def test_equal_shapes_are_optimal(self, budget):
-        tensors = {name: like(8, 8) for name in "abc"}
-        spectra = {name: 2.0**i * singular_values(normal(8, 8, seed=i)) for i, name in enumerate("abc")}
-        ranks = lowrank.ranks_for_budget(spectra, tensors, budget)
+    @pytest.mark.parametrize("units", [3, 6, 8.9])
+    def test_equal_shapes_are_optimal(self, units):
+        tensors = {name: like(12, 12) for name in "abc"}
+        spectra = {name: 2.0 ** (-np.arange(12) / scale) for name, scale in zip("abc", (1, 2, 3), strict=True)}
+        ranks = lowrank.ranks_for_budget(spectra, tensors, int(units * 4 * 24))
         best = max(
             energy(spectra, dict(zip("abc", chosen, strict=True)))
-            for chosen in itertools.product(range(1, 4), repeat=3)
-            if sum(chosen) * 4 * 16 <= budget
+            for chosen in itertools.product(range(1, 6), repeat=3)
+            if sum(chosen) <= units
         )
+        assert sum(ranks.values()) == int(units)
         assert energy(spectra, ranks) == pytest.approx(best)
 
     def test_a_batch_costs_and_counts_as_its_sum(self):
@@ -388,8 +377,7 @@ def leave(params, fraction):
 def model(seed=0):
     return {
         "encoder": [
-            {"kernel": jnp.asarray(normal(24, 16, seed=seed + i), jnp.float32), "bias": jnp.ones(16)}
-            for i in range(2)
+            {"kernel": jnp.asarray(normal(24, 16, seed=seed + i), jnp.float32), "bias": jnp.ones(16)} for i in range(2)
         ],
         "taps": jnp.asarray(normal(3, 12, 20, seed=seed + 2), jnp.bfloat16),
         "output": jnp.asarray(normal(16, 10, seed=seed + 3), jnp.float32),
@@ -401,9 +389,7 @@ class TestLadder:
         params = model()
         total = 4 * 2 * 24 * 16 + 2 * 3 * 12 * 20
         previous = None
-        for rung, fraction in zip(
-            lowrank.ladder(params, RUNGS, leave, "encoder/.*|taps"), RUNGS, strict=True
-        ):
+        for rung, fraction in zip(lowrank.ladder(params, RUNGS, leave, "encoder/.*|taps"), RUNGS, strict=True):
             assert rung.fraction == fraction
             assert rung.bytes <= fraction * total
             selected = [layer["kernel"] for layer in rung.params["encoder"]] + [rung.params["taps"]]
@@ -421,8 +407,8 @@ class TestLadder:
 
     @pytest.mark.parametrize("whitened", [False, True])
     def test_without_training_it_equals_truncation_at_once(self, x64, whitened):
-        params = {name: jnp.asarray(normal(14, 12, seed=i)) for i, name in enumerate("ab")}
-        x = correlated(60, 14)
+        params = {name: jnp.asarray(normal(16, 14, seed=i)) for i, name in enumerate("ab")}
+        x = correlated(60, 16)
         gram = {"a": x.T @ x, "b": np.sum(x**2, 0)} if whitened else None
         for rung in lowrank.ladder(params, RUNGS, leave, "[ab]", gram):
             for path, rank in rung.ranks.items():
@@ -431,10 +417,8 @@ class TestLadder:
                     if gram
                     else lowrank.factor(params[path], rank)
                 )
-                if rank < 12:
-                    np.testing.assert_allclose(
-                        lowrank.dense(rung.params[path]), lowrank.dense(at_once), atol=1e-8
-                    )
+                if rank < 14:
+                    np.testing.assert_allclose(lowrank.dense(rung.params[path]), lowrank.dense(at_once), atol=1e-8)
 
     def test_ranks_do_not_depend_on_the_scale_of_a_tensor(self):
         params = {name: jnp.asarray(normal(16, 16, seed=i), jnp.float32) for i, name in enumerate("ab")}
@@ -448,36 +432,35 @@ class TestLadder:
         again = list(lowrank.ladder(whole[1].params, RUNGS[2:], leave, "w"))
         for one, other in zip(whole[2:], again, strict=True):
             assert (one.ranks, one.bytes) == (other.ranks, other.bytes)
-            np.testing.assert_allclose(
-                lowrank.dense(one.params["w"]), lowrank.dense(other.params["w"]), atol=1e-10
-            )
+            np.testing.assert_allclose(lowrank.dense(one.params["w"]), lowrank.dense(other.params["w"]), atol=1e-10)
 
     def test_fine_tuning_a_student_of_a_linear_teacher(self):
-        x = jnp.asarray(correlated(256, 24), jnp.float32)
+        x = correlated(256, 24)
+        x = jnp.asarray(x / np.std(x, 0), jnp.float32)
         y = x @ jnp.asarray(normal(24, 16, seed=9), jnp.float32)
 
         def loss(params):
-            return jnp.mean(jnp.square(lowrank.apply(x, params["kernel"]) + params["bias"] - y))
+            return jnp.mean(jnp.square(lowrank.apply(x, params["kernel"]) - y))
 
         @jax.jit
         def tune(params, fraction):
-            tx = optax.adam(3e-3)
+            tx = optax.adam(optax.cosine_decay_schedule(3e-2, 500))
 
             def step(carry, _):
                 params, state = carry
                 updates, state = tx.update(jax.grad(loss)(params), state)
                 return (optax.apply_updates(params, updates), state), None
 
-            return jax.lax.scan(step, (params, tx.init(params)), length=300)[0][0]
+            return jax.lax.scan(step, (params, tx.init(params)), length=500)[0][0]
 
-        params = {"kernel": jnp.linalg.lstsq(x, y)[0], "bias": jnp.zeros(16)}
+        params = {"kernel": jnp.linalg.lstsq(x, y)[0]}
         untuned = [float(loss(rung.params)) for rung in lowrank.ladder(params, RUNGS, leave, "kernel")]
         tuned = list(lowrank.ladder(params, RUNGS, tune, "kernel"))
         losses = [float(loss(rung.params)) for rung in tuned]
         optimum = [float(tail(np.asarray(y), rung.ranks["kernel"])) / y.size for rung in tuned]
-        assert untuned == sorted(untuned) and losses == sorted(losses)
+        assert (untuned, losses) == (sorted(untuned), sorted(losses))
         for bound, after, before in zip(optimum, losses, untuned, strict=True):
-            assert 0.99 * bound - 1e-6 <= after < 0.5 * before
+            assert 0.99 * bound - 1e-6 <= after < 0.8 * before
 
     @pytest.mark.parametrize(
         ("changes", "match"),
@@ -487,7 +470,7 @@ class TestLadder:
             ({"rungs": (1.0, 0.5)}, r"each in \(0, 1\)"),
             ({"rungs": ()}, r"each in \(0, 1\)"),
             ({"rungs": (0.5, 0.05)}, r"the smallest possible fraction of the dense bytes is 0\.1"),
-            ({"select": "encodr/.*"}, "matches no matrix; the nearest are encoder/0/kernel"),
+            ({"select": "encodr/.*"}, "matches no matrix; the nearest are encoder/"),
             ({"select": ".*bias"}, "matches no matrix"),
             ({"gram": {"encoder/0/kernel": jnp.ones(24)}}, r"no Gram matrix for \['encoder/1/kernel'\]"),
         ],
@@ -502,7 +485,7 @@ class TestLadder:
             next(lowrank.ladder(model(), RUNGS, lambda params, fraction: None, "encoder/.*"))
 
     def test_factors_that_save_nothing_are_refused(self):
-        with pytest.raises(ValueError, match="rank 5 of 'w' .* save nothing"):
+        with pytest.raises(ValueError, match=r"rank 5 of 'w' .* save nothing"):
             lowrank.ladder({"w": random_factors(8, 8, k=5)}, RUNGS, leave, "w")
 
 

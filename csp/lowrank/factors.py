@@ -1,9 +1,9 @@
 """Which few directions of a matrix are worth keeping?
 
-A matrix W [in, out] acts on row vectors, y = x W, and is kept as W = u v with u [in, rank] and v [rank, out]. Every
-function takes leading batch axes, computes in float32 (float64 for float64) and answers in the dtype it was given.
-All factors are balanced: u^T u = v v^T = diag(s), the singular values of u v, so that a step of an optimizer is worth
-the same on either side.
+A matrix W [in, out] acts on row vectors, y = x W, and is kept as W = u v with u [in, rank] and v [rank, out].
+Every function takes leading batch axes, computes in float32 (float64 for float64) and answers in the dtype it
+was given. All factors are balanced: u^T u = v v^T = diag(s), the singular values of u v, so that a step of an
+optimizer is worth the same on either side.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def apply(x: Array, w: Array | Factors) -> Array:
 def spectrum(w: Array | Factors, gram: Array | None = None) -> Array:
     """The singular values that truncation cuts, in descending order.
 
-    Without `gram` those of W; with it those of S^T W, where S S^T = gram (see `factor_whitened`). The squares of the
-    values from r on add up to the squared error of the best approximation of rank r.
+    Without `gram` those of W; with it those of S^T W, where S S^T = gram (see `factor_whitened`). The squares of
+    all but the first r add up to the squared error of the best approximation of rank r.
     """
     core = _rotate(w)[0] if isinstance(w, Factors) else _lift(w)
     return _svd(core if gram is None else _whiten(core, gram), compute_uv=False)
@@ -74,27 +74,26 @@ def factor(w: Array, rank: int) -> Factors:
         >>> factors.u.shape, factors.v.shape
         ((4, 1), (1, 3))
     """
-    core = _matrix(w, rank)
-    return _as(_nearest(core, rank), w)
+    return _first(_nearest(_matrix(w, rank)), rank, w)
 
 
 def factor_whitened(w: Array, rank: int, gram: Array) -> Factors:
     """argmin |X (W - u v)|_F over factors of this rank, for inputs X [samples, in] with gram = X^T X.
 
-    With S S^T = gram the error is |S^T (W - u v)|_F. Let Q hold the first right singular vectors of S^T W: the optimum
-    is W Q Q^T. W is projected on the outputs that the data use, so S is never inverted and gram may be singular.
+    With S S^T = gram the error is |S^T (W - u v)|_F. Let Q hold the first right singular vectors of S^T W: the
+    optimum is W Q Q^T, since S^T W Q Q^T is the truncated decomposition of S^T W. S is never inverted, so gram may
+    be singular.
 
     Args:
         w: a matrix [..., in, out].
         rank: 1 <= rank <= min(in, out).
-        gram: X^T X or any multiple of it, [..., in, in], or [..., in] for its diagonal alone. To let Cholesky's
-            factorisation exist, the machine epsilon times its trace is added to the diagonal.
+        gram: X^T X or any multiple of it, [..., in, in], or [..., in] for its diagonal alone. The machine epsilon
+            times its trace is added to the diagonal, so that Cholesky's factorisation exists.
 
     Returns:
         Balanced factors; the squared error is the sum of the squared values of `spectrum(w, gram)` left out.
     """
-    core = _matrix(w, rank)
-    return _as(_nearest_whitened(core, rank, gram), w)
+    return _first(_nearest_whitened(_matrix(w, rank), rank, gram), rank, w)
 
 
 def factor_scaled(w: Array, rank: int, scale: Array) -> Factors:
@@ -103,8 +102,8 @@ def factor_scaled(w: Array, rank: int, scale: Array) -> Factors:
     Args:
         w: a matrix [..., in, out].
         rank: 1 <= rank <= min(in, out).
-        scale: what an error in each input's row costs, [..., in]: the root mean square of that input's activations,
-            or the root of the Fisher information summed over the row.
+        scale: what an error in each input's row costs, [..., in]: the root mean square of that input's
+            activations, or the root of the Fisher information summed over the row.
 
     Returns:
         Balanced factors, those of `factor_whitened` with the diagonal Gram matrix scale^2.
@@ -115,7 +114,7 @@ def factor_scaled(w: Array, rank: int, scale: Array) -> Factors:
 def factor_randomised(w: Array, rank: int, seed: int = 0) -> Factors:
     """`factor` for a large matrix and a rank far below its sides, by scikit-learn's randomised SVD on the host.
 
-    The error is within 1 % of the optimum on the flattest of spectra, and closer where the spectrum decays.
+    The error is near the optimum: within 1 % on the flattest of spectra, closer where the spectrum decays.
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -124,7 +123,7 @@ def factor_randomised(w: Array, rank: int, seed: int = 0) -> Factors:
     matrices = np.asarray(core).reshape(-1, n_in, n_out)
     p, s, qt = zip(*(randomized_svd(each, rank, random_state=seed) for each in matrices), strict=True)
     stacked = (np.stack(x).reshape(*lead, *x[0].shape) for x in (p, s, qt))
-    return _as(_balance(*map(jnp.asarray, stacked), rank), w)
+    return _first(_balance(*map(jnp.asarray, stacked)), rank, w)
 
 
 def truncate(factors: Factors, rank: int) -> Factors:
@@ -142,8 +141,8 @@ def truncate(factors: Factors, rank: int) -> Factors:
     """
     _check_rank(rank, min(factors.rank, *factors.shape[-2:]), factors.shape)
     core, basis = _rotate(factors)
-    u, v = _nearest(core, rank)
-    return _as(Factors(u, _dot(v, basis)), factors.u)
+    u, v = _nearest(core)
+    return _first(Factors(u, _dot(v, basis)), rank, factors.u)
 
 
 def truncate_whitened(factors: Factors, rank: int, gram: Array) -> Factors:
@@ -154,7 +153,7 @@ def truncate_whitened(factors: Factors, rank: int, gram: Array) -> Factors:
     _check_rank(rank, min(factors.rank, *factors.shape[-2:]), factors.shape)
     core, basis = _rotate(factors)
     u, v = _nearest_whitened(core, rank, gram)
-    return _as(Factors(u, _dot(v, basis)), factors.u)
+    return _first(Factors(u, _dot(v, basis)), rank, factors.u)
 
 
 def _nearest(w: Array) -> Factors:
@@ -173,7 +172,8 @@ def _balance(p: Array, s: Array, qt: Array) -> Factors:
     return Factors(p * root[..., None, :], root[..., :, None] * qt)
 
 
-def _first(factors: Factors, rank: int, dtype: Any) -> Factors:
+def _first(factors: Factors, rank: int, given: Any) -> Factors:
+    dtype = jnp.result_type(given)
     return Factors(factors.u[..., :rank].astype(dtype), factors.v[..., :rank, :].astype(dtype))
 
 

@@ -1,7 +1,7 @@
 """How does one training run deliver a family of sizes?
 
-Down a ladder of budgets: truncate, fine-tune, hand out a model, go on. Each size starts from the factors that the last
-one has learned; the dense matrices are factored once and never formed again.
+Down a ladder of budgets: truncate, fine-tune, hand out a model, go on. Each size starts from the factors that
+the last one has learned; the dense matrices are factored once and never formed again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ def ladder(
 ) -> Iterator[Rung]:
     """Incremental low rank: at each rung truncate to the budget, tune, and yield the model.
 
-    The ranks of a rung come from one global budget (`ranks_for_budget`) over the current spectra, each divided by the
-    norm that its tensor had before the first rung. A tensor stays dense until a rank is worth its bytes.
+    The ranks of a rung come from one global budget (`ranks_for_budget`) over the current spectra, each divided by
+    the norm that its tensor had before the first rung. A tensor stays dense while the budget has room for more
+    than its last worthwhile rank.
 
-    The optimizer's moments have the shape of the factors, so none outlives a rung: truncation rotates the basis in
-    which they were measured. Let `tune` make a fresh optimizer state, with a short warm-up of the learning rate.
+    No optimizer state outlives a rung: its moments were measured in a basis that truncation rotates and shortens.
+    Let `tune` make a fresh one, with a short warm-up of the learning rate.
 
     Args:
         params: a pytree whose matrices are [..., in, out].
         rungs: descending fractions in (0, 1) of the dense bytes of the selected tensors.
-        tune: (params, fraction) -> params, which trains as it likes and keeps the structure; `apply` runs a matrix and
-            its factors alike. For a ladder without training: `lambda params, fraction: params`.
-        select: the matrices to factor, a regular expression for the whole of a path joined by "/". Tensors with fewer
-            than two axes are never selected. Ask for embeddings only on purpose.
-        gram: X^T X by path for every selected tensor, or its diagonal (see `factor_whitened`), read at every rung.
+        tune: (params, fraction) -> params, which trains as it likes and keeps the structure; `apply` runs a matrix
+            and its factors alike. For a ladder without training: `lambda params, fraction: params`.
+        select: the matrices to factor, a regular expression for the whole of a path joined by "/". Tensors with
+            fewer than two axes are never selected. Ask for embeddings only on purpose.
+        gram: X^T X by path for every selected tensor, or its diagonal (see `factor_whitened`).
 
     Returns:
         An iterator of `Rung`. Bad arguments are refused at the call, before anything is trained.
@@ -93,8 +94,7 @@ def _descend(params, rungs, tune, tensors, gram) -> Iterator[Rung]:
 
 def _spectra(params: Any, tensors: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {
-        path: np.asarray(low.spectrum(leaf, gram[path]), np.float64)
-        for path, leaf in _pick(params, tensors).items()
+        path: np.asarray(low.spectrum(leaf, gram[path]), np.float64) for path, leaf in _pick(params, tensors).items()
     }
 
 
@@ -118,9 +118,7 @@ def _tuned(tune: Callable[[Any, float], Any], params: Any, fraction: float) -> A
     tuned = tune(params, fraction)
     given, got = jax.tree.structure(params), jax.tree.structure(tuned)
     if given != got:
-        raise ValueError(
-            f"tune must return the parameters with the structure it was given, {given}, not {got}"
-        )
+        raise ValueError(f"tune must return the parameters with the structure it was given, {given}, not {got}")
     return tuned
 
 
@@ -133,13 +131,11 @@ def _selected(params: Any, select: str) -> dict[str, jax.ShapeDtypeStruct]:
     selected = {path: x for path, x in matrices.items() if re.fullmatch(select, path)}
     if not selected:
         nearest = difflib.get_close_matches(select, matrices, cutoff=0.0)
-        raise ValueError(
-            f"select {select!r} matches no matrix; the nearest are {', '.join(nearest) or 'none'}"
-        )
+        raise ValueError(f"select {select!r} matches no matrix; the nearest are {', '.join(nearest) or 'none'}")
     for path, x in selected.items():
         if isinstance(x, low.Factors) and not budgets.worthwhile(x.shape, x.rank):
             raise ValueError(
-                f"factors of rank {x.rank} of {path!r} {x.shape} save nothing: put `dense(factors)` in their place"
+                f"factors of rank {x.rank} of {path!r} {x.shape} save nothing: replace them by `dense(factors)`"
             )
     return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in selected.items()}
 

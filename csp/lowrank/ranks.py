@@ -1,6 +1,6 @@
 """How many directions may each matrix keep?
 
-Rank r costs r (in + out) numbers instead of in * out. All counts are Python integers, so that a budget is exact.
+Rank r costs r (in + out) numbers instead of in * out. All counts are Python integers: budgets are exact.
 """
 
 from __future__ import annotations
@@ -48,29 +48,28 @@ def rank_for(shape: Sequence[int], saving: float) -> int:
 
 
 def ranks_for_budget(spectra: Mapping[str, Any], tensors: Mapping[str, Any], budget: int) -> dict[str, int]:
-    """One rank for each tensor from one global budget of bytes: the most energy per byte first (water-filling).
+    """One rank for each tensor from one global budget: the most energy per byte first (water-filling).
 
     Every tensor begins at rank 1. The next rank always goes where it adds the most energy s_r^2 for its (in + out)
-    numbers, among the tensors where it fits. After the last worthwhile rank comes the dense tensor with all its energy.
+    numbers, among the tensors where it fits. After the last worthwhile rank comes the dense tensor with all its
+    energy: no tensor stays dense at the price of ranks that are worth more elsewhere.
 
-    Singular values of different tensors are only comparable when each spectrum has been divided by the norm of its own
-    tensor, `s / |s|`: then the energy is a fraction of the tensor's.
+    Singular values of different tensors are comparable only when each spectrum has been divided by the norm of its
+    own tensor, `s / |s|`: then the energy is a fraction of the tensor's.
 
     Args:
         spectra: the singular values of each tensor by path, [..., k], plain or whitened (`spectrum`). A spectrum
-            shorter than min(in, out), that of a tensor already factored, bounds its rank by k.
+            shorter than min(in, out) is that of a tensor already factored and bounds its rank by k.
         tensors: what has the shape [..., in, out] and the dtype of each dense tensor, by the same paths.
         budget: the bytes of all tensors together.
 
     Returns:
-        A rank by path; min(in, out) says that the tensor stays dense. The bytes are at most the budget and no single
-        further rank fits. While no tensor is dense, no other choice of worthwhile ranks in the budget keeps more
-        energy than this one and the first rank that did not fit together.
+        A rank by path; min(in, out) says that the tensor stays dense. The bytes are at most the budget and no
+        single further rank fits. While no tensor is dense, no other choice of worthwhile ranks in the budget keeps
+        more energy than this one and the first rank that did not fit together.
     """
     if set(spectra) != set(tensors):
-        raise ValueError(
-            f"spectra and tensors differ in the paths {sorted(set(spectra) ^ set(tensors))}: give both"
-        )
+        raise ValueError(f"spectra and tensors differ in the paths {sorted(set(spectra) ^ set(tensors))}: give both")
     check_budget(tensors, budget)
     options = {path: _options(path, np.asarray(spectra[path], np.float64), tensors[path]) for path in spectra}
     taken = dict.fromkeys(options, 0)
@@ -92,9 +91,10 @@ def check_budget(tensors: Mapping[str, Any], budget: int) -> None:
     floor = sum(_smallest_bytes(tensor) for tensor in tensors.values())
     total = sum(dense_bytes(tensor) for tensor in tensors.values())
     if budget < floor:
+        fraction = math.ceil(10_000 * floor / total) / 10_000
         raise ValueError(
             f"{budget} bytes cannot hold rank 1 of every tensor, which takes {floor} bytes: "
-            f"the smallest possible fraction of the dense bytes is {math.ceil(10_000 * floor / total) / 10_000}"
+            f"the smallest possible fraction of the dense bytes is {fraction}"
         )
 
 
@@ -116,9 +116,7 @@ def exact(fraction: float) -> Fraction:
 def _options(path: str, spectrum: np.ndarray, tensor: Any) -> list[Option]:
     full = min(tensor.shape[-2:])
     if not 1 <= spectrum.shape[-1] <= full:
-        raise ValueError(
-            f"{path} of shape {tensor.shape} has 1 to {full} singular values, not {spectrum.shape[-1]}"
-        )
+        raise ValueError(f"{path} of shape {tensor.shape} has 1 to {full} singular values, not {spectrum.shape[-1]}")
     energy = np.cumsum(np.square(spectrum).reshape(-1, spectrum.shape[-1]).sum(0))
     unit = _rank_bytes(tensor)
     ranks = range(1, min(len(energy), _largest_worthwhile(tensor.shape)) + 1)

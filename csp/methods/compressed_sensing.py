@@ -9,6 +9,8 @@ choices, each a value, make a method of it:
 - the path of the budget: one ramp down from dense, or several `cycles` of compressing and decompressing.
 """
 
+import itertools
+
 import optax
 
 from csp import schedules
@@ -48,5 +50,5 @@ def compressed_sensing(
 def _teeth(begin: float, end: float, cycles: int) -> optax.Schedule:
     """`cycles` cubic ramps from 0 to 1, one after the other; 1 after the last."""
     edges = [round(begin + (end - begin) * i / cycles) for i in range(cycles + 1)]
-    ramps = [schedules.cubic(1.0, 0, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    ramps = [schedules.cubic(1.0, 0, b - a) for a, b in itertools.pairwise(edges)]
     return optax.join_schedules([schedules.constant(0.0), *ramps], edges[:-1])

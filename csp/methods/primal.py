@@ -72,9 +72,9 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
         begin, end = method.clock.begin, method.clock.end
 
         def start(w, structure):
-            zero = jnp.zeros((), jnp.float32)
             spared = jnp.ones(jax.eval_shape(structure.layout, w).shape, bool)
-            return Memory(slow={"spared": spared, "c": zero, "scale": zero + 1, "log_gain": zero})
+            numbers = {"c": 0.0, "scale": 1.0, "log_gain": 0.0}
+            return Memory(slow={"spared": spared} | {name: jnp.float32(x) for name, x in numbers.items()})
 
         def decide(view: View) -> Decision:
             slow = view.memory.slow

@@ -1,0 +1,192 @@
+"""What was asked, what was reached, and how many bytes is that?"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csp import driver, rules, structures
+from csp.rules import BudgetError, Rule, Target, named_leaves
+from csp.structures import Structure
+
+RANK_TOLERANCE = 32  # singular values below this many roundings of the largest are zero
+
+
+class Row(NamedTuple):
+    """One parameter of a report; fractions of zeros, for structure rank of bytes saved."""
+
+    path: str
+    shape: tuple[int, ...]
+    structure: str  # "" where the parameter is left alone
+    rule: int | None
+    asked: float | None
+    reached: float
+    violation: float | None  # of |W|_1, cut away by the last refresh so far: the freeze, once training is over
+    bytes: dict[str, int]  # predicted, for each codec that fits; values keep their dtype
+
+    @property
+    def smallest(self) -> str:
+        return min(self.bytes, key=self.bytes.get)
+
+
+class Report(NamedTuple):
+    rows: list[Row]
+
+    def total(self, chosen: Callable[[Row], int]) -> int:
+        return sum(chosen(row) for row in self.rows)
+
+    def __str__(self) -> str:
+        return _table(self.rows)
+
+    def to_json(self) -> list[dict]:
+        return [row._asdict() | {"codec": row.smallest} for row in self.rows]
+
+
+def density(params: Any, total: bool = False) -> dict[str, float] | float:
+    """The fraction of non-zeros of every array, or of all of them together."""
+    counts = {name: (int(np.count_nonzero(leaf)), int(np.size(leaf))) for name, leaf in named_leaves(params)}
+    if total:
+        return sum(n for n, _ in counts.values()) / max(sum(size for _, size in counts.values()), 1)
+    return {name: n / max(size, 1) for name, (n, size) in counts.items()}
+
+
+def report(params: Any, state: Any = None) -> Report:
+    """A table of all parameters: structure, asked, reached, violation before the freeze, bytes per codec.
+
+    Args:
+      params: the parameters.
+      state: the optimizer state that has a `csp.sparsify` somewhere in it; without it the table says what is there, not
+        what was asked.
+    """
+    found = driver.find_state(state)
+    notes = {} if found is None else {note.index: note for note in driver.read_ledger(found)}
+    return Report([_row(name, np.asarray(leaf), notes.get(i)) for i, (name, leaf) in enumerate(named_leaves(params))])
+
+
+def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: bool = True) -> None:
+    """Raises `csp.BudgetError`, naming every tensor that misses its budget; counts units in integers.
+
+    Args:
+      params: the parameters after training.
+      *rules_: the rules given to `csp.sparsify`; none for its short form.
+      sparsity: the sparsity given to its short form, or to rules without one.
+      exact: a tensor with fewer living units than its budget misses it too.
+    """
+    targets = rules.bind(params, rules.complete(rules_, sparsity, params))
+    leaves = jax.tree.leaves(params)
+    misses = []
+    for group in sorted({t.group for t in targets}):
+        mine = [t for t in targets if t.group == group]
+        if mine[0].rule.budget.joint:
+            misses += _missed_together(mine, leaves, exact)
+        else:
+            misses += [miss for t in mine if (miss := _missed(t, np.asarray(leaves[t.index]), exact))]
+    if misses:
+        raise BudgetError("; ".join(misses))
+
+
+def _living(structure: Structure, leaf: np.ndarray) -> np.ndarray:
+    """How many units live, for each competition."""
+    units = structure.layout(jnp.asarray(leaf != 0, jnp.float32), jnp.max)
+    return np.sum(np.asarray(units) > 0, axis=structure.axes, keepdims=True)
+
+
+def _missed(target: Target, leaf: np.ndarray, exact: bool) -> str:
+    if driver.is_rank(target):
+        rank = numerical_rank(leaf)
+        return f"{target.path!r} has rank {rank}, its budget is {target.kept}" if rank > target.kept else ""
+    living, kept = _living(target.rule.structure, leaf), np.asarray(target.kept)
+    wrong = (living != kept) if exact else (living > kept)
+    if not wrong.any():
+        return ""
+    if living.size == 1:
+        return f"{target.path!r} keeps {living.item()} of {target.rule.structure}, its budget is {kept.item()}"
+    return f"{target.path!r} misses {target.rule.structure} in {int(wrong.sum())} of {living.size} groups"
+
+
+def _missed_together(targets: list[Target], leaves: list, exact: bool) -> list[str]:
+    structure = targets[0].rule.structure
+    living = sum(int(_living(structure, np.asarray(leaves[t.index])).sum()) for t in targets)
+    units = sum(int(structure.sizes(t.shape)) for t in targets)
+    kept = structures.keep_count(units, targets[0].rule.target())
+    if living == kept or (living < kept and not exact):
+        return []
+    return [f"{', '.join(repr(t.path) for t in targets)} together keep {living} of {structure}, their budget is {kept}"]
+
+
+def numerical_rank(leaf: np.ndarray) -> int:
+    """The largest rank in the batch, counting singular values above the rounding of the dtype."""
+    values = np.linalg.svd(leaf.astype(np.float64), compute_uv=False)
+    eps = float(jnp.finfo(leaf.dtype).eps)
+    top = values.max(axis=-1, keepdims=True, initial=0)
+    return int((values > RANK_TOLERANCE * eps * top).sum(axis=-1).max(initial=0))
+
+
+def _row(name: str, leaf: np.ndarray, note: driver.Note | None) -> Row:
+    structure = None if note is None else note.structure
+    zeros = 1 - np.count_nonzero(leaf) / max(leaf.size, 1)
+    rank = numerical_rank(leaf) if isinstance(structure, structures.Rank) else None
+    return Row(
+        path=name,
+        shape=leaf.shape,
+        structure="" if structure is None else str(structure),
+        rule=None if note is None else note.rule,
+        asked=None if note is None else note.asked,
+        reached=float(zeros) if rank is None else 1 - rank * sum(leaf.shape[-2:]) / math.prod(leaf.shape[-2:]),
+        violation=None if note is None else note.violation,
+        bytes=_bytes(leaf, structure, rank),
+    )
+
+
+def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> dict[str, int]:
+    """What the codecs of `csp.formats` need: values in their dtype, a bit or a position for each, row offsets."""
+    item, alive = leaf.dtype.itemsize, int(np.count_nonzero(leaf))
+    sizes = {"dense": leaf.size * item}
+    if leaf.ndim < 2:
+        return sizes
+    offsets = 4 * (math.prod(leaf.shape[:-1]) + 1)
+    sizes["bitmask"] = -(-leaf.size // 8) + alive * item + offsets
+    sizes["indices"] = 2 * alive + alive * item + offsets
+    if isinstance(structure, structures.NofM):
+        slots = int(structure.kept(leaf.shape, 0).sum()) * math.prod(leaf.shape) // leaf.shape[-2]
+        sizes["n_of_m"] = -(-slots * math.ceil(math.log2(max(structure.m, 2))) // 8) + slots * item
+    if rank is not None:
+        sizes["factors"] = rank * sum(leaf.shape[-2:]) * math.prod(leaf.shape[:-2]) * item
+    return sizes
+
+
+def _table(rows: list[Row]) -> str:
+    head = ("path", "shape", "structure", "asked", "reached", "violation", "dense", "smallest", "codec")
+    body = [_cells(row.path, "x".join(map(str, row.shape)) or "-", row.structure or "left alone", [row]) for row in rows]
+    ruled = sorted({row.rule for row in rows if row.rule is not None})
+    sums = [_cells(f"rule {n}", "", "", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1]
+    lines = [head, None, *body, None, *sums, _cells("total", "", "", rows)]
+    widths = [max(len(line[i]) for line in lines if line) for i in range(len(head))]
+    return "\n".join(_line(line, widths) if line else "-" * (sum(widths) + 2 * len(widths) - 2) for line in lines)
+
+
+def _cells(name: str, shape: str, structure: str, rows: list[Row]) -> tuple[str, ...]:
+    size = sum(math.prod(row.shape) for row in rows)
+    reached = sum(row.reached * math.prod(row.shape) for row in rows) / max(size, 1)
+    single = rows[0] if len(rows) == 1 and structure else None
+    asked = "" if single is None or single.asked is None else f"{single.asked:.4f}"
+    violation = "" if single is None or single.violation is None else f"{single.violation:.4f}"
+    dense, smallest = sum(r.bytes["dense"] for r in rows), sum(r.bytes[r.smallest] for r in rows)
+    codec = single.smallest if single else f"{dense / max(smallest, 1):.1f}x smaller"
+    return name, shape, structure, asked, f"{reached:.4f}", violation, _human(dense), _human(smallest), codec
+
+
+def _human(size: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _line(cells: Iterable[str], widths: list[int]) -> str:
+    left = (0, 1, 2, 8)
+    return "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
