@@ -110,11 +110,12 @@ def step(
         held = dataclasses.replace(plan.method, step=move, iterate=weights, free=never, metric=metrics.magnitude())
         plan = Plan(plan.targets, held)
     leaves, treedef = jax.tree.flatten(params)
-    views = _views(plan, state, leaves, treedef.flatten_up_to(gradients), extra)
+    slopes = treedef.flatten_up_to(gradients)
+    views = _views(plan, state, leaves, slopes, extra)
     keeps = [None] * len(views)
     if views and not settled:
-        keeps, slows, state = _look(plan, views, state)
-        views = [v._replace(memory=v.memory._replace(slow=slow)) for v, slow in zip(views, slows, strict=True)]
+        keeps, state = _look(plan, views, state)
+        views = _views(plan, state, leaves, slopes, extra)
 
     points = list(leaves)
     for target, view in zip(plan.targets, views, strict=True):
@@ -230,40 +231,45 @@ def _with_budget(target: Target, view: View) -> View:
     return view._replace(budget=jnp.where(view.progress >= 1, jnp.asarray(target.kept, jnp.int32), on_the_way))
 
 
-def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, list, SparsifyState]:
-    """On a refresh: what may live from now on, the slow memories, and no momentum for what died or comes back."""
+def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, SparsifyState]:
+    """On a refresh: what may live from now on, the slow memories, and no momentum for what died or comes back.
+
+    Everything that a decision reads and a step overwrites goes through the branches, changed or not: XLA then updates it in
+    place afterwards, where it would otherwise copy it on every step.
+    """
     leaves, treedef = jax.tree.flatten(state.inner)
     mirrors = moments.match(state.inner, [t.key_path for t in plan.targets], [t.shape for t in plan.targets])
-    mirrors = [(leaf, n) for leaf, n, _ in mirrors if plan.method.forget_momentum and not is_rank(plan.targets[n])]
-    units = [n for n, target in enumerate(plan.targets) if not is_rank(target)]
+    nothing = jnp.zeros((), bool)
 
     def decide():
-        seen = _with_budgets(plan, views)
-        decisions = {n: plan.method.decide(seen[n]) for n in units}
-        violation = tuple(
-            seen[n].tail(decisions[n].keep) if n in decisions else state.violation[n] for n in range(len(seen))
-        )
-        forgotten = [moments.forget(leaves[leaf], _carries(seen[n], decisions[n].keep)) for leaf, n in mirrors]
-        return [decisions[n].keep for n in units], [decisions[n].slow for n in units], violation, forgotten
+        keeps, memory, violation, mirrored = [], list(state.memory), list(state.violation), [leaves[i] for i, *_ in mirrors]
+        for n, view in enumerate(_with_budgets(plan, views)):
+            if is_rank(plan.targets[n]):
+                keeps.append(nothing)
+                continue
+            decision = plan.method.decide(view)
+            keeps.append(decision.keep)
+            memory[n] = memory[n]._replace(slow=decision.slow)
+            violation[n] = view.tail(decision.keep)
+            if plan.method.forget_momentum:
+                carries = view.spread(decision.keep) & (view.w != 0)
+                mirrored = [moments.forget(x, carries) if m[1] == n else x for x, m in zip(mirrored, mirrors, strict=True)]
+        return keeps, tuple(memory), state.remembered, tuple(violation), mirrored
 
     def idle():
-        everything = [jnp.ones(jax.eval_shape(views[n].layout, views[n].w).shape, bool) for n in units]
-        return everything, [views[n].memory.slow for n in units], state.violation, [leaves[leaf] for leaf, _ in mirrors]
+        keeps = [nothing if is_rank(t) else _everything(v) for t, v in zip(plan.targets, views, strict=True)]
+        return keeps, state.memory, state.remembered, state.violation, [leaves[i] for i, *_ in mirrors]
 
     refresh = plan.method.clock.latest(state.count) == state.count
-    keeps, slows, violation, remembered = lax.cond(refresh, decide, idle)
-    for (leaf, _), value in zip(mirrors, remembered, strict=True):
-        leaves[leaf] = value
-    all_keeps: list = [None] * len(views)
-    all_slows: list = [()] * len(views)
-    for n, keep, slow in zip(units, keeps, slows, strict=True):
-        all_keeps[n], all_slows[n] = keep, slow
-    return all_keeps, all_slows, state._replace(inner=treedef.unflatten(leaves), violation=violation)
+    keeps, memory, remembered, violation, mirrored = lax.cond(refresh, decide, idle)
+    for (i, *_), leaf in zip(mirrors, mirrored, strict=True):
+        leaves[i] = leaf
+    inner = treedef.unflatten(leaves)
+    return keeps, state._replace(inner=inner, memory=memory, remembered=remembered, violation=violation)
 
 
-def _carries(view: View, keep: jax.Array) -> jax.Array:
-    """Momentum goes on for what lived and lives."""
-    return view.spread(keep) & (view.w != 0)
+def _everything(view: View) -> jax.Array:
+    return jnp.ones(jax.eval_shape(view.layout, view.w).shape, bool)
 
 
 def _move(method: Method, target: Target, view: View, keep: jax.Array | None, update: jax.Array, p: jax.Array):

@@ -16,7 +16,7 @@ of r entries in N:M keeps its share, ceil(N r / M).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import jax
@@ -32,9 +32,14 @@ def euclidean(x: jax.Array, axis) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=axis))
 
 
+def exact(fraction: float) -> Fraction:
+    """The decimal that was meant: 0.9 is nine tenths, not its binary neighbour."""
+    return Fraction(repr(float(fraction)))
+
+
 def keep_count(size: int, sparsity: float) -> int:
-    """size - round(sparsity * size), half up, in exact arithmetic: 0.9 means nine tenths, not its float32 neighbour."""
-    return size - math.floor(Fraction(repr(float(sparsity))) * size + Fraction(1, 2))
+    """How many of `size` units stay: all but round(sparsity * size), half up, in exact arithmetic."""
+    return size - math.floor(exact(sparsity) * size + Fraction(1, 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,10 +236,24 @@ class Rank(Structure):
         return jnp.where(sparsity <= 0, min(m, n), factored)
 
 
-def rank_for(shape: Shape, saving: float) -> int:
-    """The largest rank whose factors save this fraction of the bytes: r (m + n) <= (1 - saving) m n, at least 1."""
-    m, n = shape[-2:]
-    return max(1, min(m, n, math.floor((1 - Fraction(repr(float(saving)))) * m * n / (m + n))))
+def rank_for(shape: Sequence[int], saving: float) -> int:
+    """The largest rank that saves at least this fraction of the bytes: r (in + out) <= (1 - saving) in * out.
+
+    Example:
+        >>> rank_for((1024, 1024), saving=0.75)
+        128
+    """
+    n_in, n_out = shape[-2:]
+    if not 0 <= saving < 1:
+        raise ValueError(f"saving {saving} is outside [0, 1): give the fraction of the bytes to save")
+    rank = math.floor((1 - exact(saving)) * n_in * n_out) // (n_in + n_out)
+    if rank < 1:
+        most = max(0.0, 1 - (n_in + n_out) / (n_in * n_out))
+        raise ValueError(
+            f"no rank saves {saving} of a matrix of shape {(n_in, n_out)}: rank 1 saves {most:.4f}, "
+            "ask for less or leave the matrix dense"
+        )
+    return rank
 
 
 def entries() -> Structure:

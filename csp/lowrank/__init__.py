@@ -13,7 +13,8 @@ from csp.lowrank.factors import (
     truncate_whitened,
 )
 from csp.lowrank.ladder import Rung, ladder
-from csp.lowrank.ranks import rank_for, ranks_for_budget, worthwhile
+from csp.lowrank.ranks import ranks_for_budget, worthwhile
+from csp.structures import rank_for
 
 __all__ = [
     "Factors",

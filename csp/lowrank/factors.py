@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -88,7 +89,7 @@ def factor_whitened(w: Array, rank: int, gram: Array) -> Factors:
         w: a matrix [..., in, out].
         rank: 1 <= rank <= min(in, out).
         gram: X^T X or any multiple of it, [..., in, in], or [..., in] for its diagonal alone. The machine epsilon
-            times its trace is added to the diagonal, so that Cholesky's factorisation exists.
+            times the trace is added to a full one, so that Cholesky's factorisation exists.
 
     Returns:
         Balanced factors; the squared error is the sum of the squared values of `spectrum(w, gram)` left out.
@@ -156,6 +157,7 @@ def truncate_whitened(factors: Factors, rank: int, gram: Array) -> Factors:
     return _first(Factors(u, _dot(v, basis)), rank, factors.u)
 
 
+@jax.jit
 def _nearest(w: Array) -> Factors:
     p, s, qt = _svd(w)
     return _balance(p, s, qt)
@@ -177,6 +179,7 @@ def _first(factors: Factors, rank: int, given: Any) -> Factors:
     return Factors(factors.u[..., :rank].astype(dtype), factors.v[..., :rank, :].astype(dtype))
 
 
+@jax.jit
 def _rotate(factors: Factors) -> tuple[Array, Array]:
     """A small core [in, k] and an orthonormal basis [k, out] whose product is u v."""
     u, v = map(_lift, factors)
@@ -184,14 +187,14 @@ def _rotate(factors: Factors) -> tuple[Array, Array]:
     return _dot(u, r.mT), q.mT
 
 
+@jax.jit
 def _whiten(w: Array, gram: Array) -> Array:
-    """S^T W for S S^T = gram + (epsilon trace(gram)) I."""
+    """S^T W for S S^T = gram, or gram + epsilon trace(gram) I where Cholesky needs it; plain W if gram is zero."""
     gram = _lift(gram).astype(w.dtype)
     *lead, n_in, _ = w.shape
     number = jnp.finfo(w.dtype)
     if gram.shape == (*lead, n_in):
-        ridge = number.eps * jnp.sum(gram, -1, keepdims=True) + number.tiny
-        return jnp.sqrt(gram + ridge)[..., None] * w
+        return jnp.sqrt(gram + number.tiny)[..., None] * w
     if gram.shape == (*lead, n_in, n_in):
         ridge = number.eps * jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None] + number.tiny
         root = jnp.linalg.cholesky(gram + ridge * jnp.broadcast_to(jnp.eye(n_in, dtype=w.dtype), gram.shape))

@@ -18,6 +18,7 @@ import numpy as np
 
 from csp.lowrank import factors as low
 from csp.lowrank import ranks as budgets
+from csp.rules import NOT_BY_DEFAULT, is_matrix, path_name
 
 
 class Rung(NamedTuple):
@@ -40,7 +41,7 @@ def ladder(
     params: Any,
     rungs: Sequence[float],
     tune: Callable[[Any, float], Any],
-    select: str,
+    select: str = rf"(?!(?i:{NOT_BY_DEFAULT})$).*",
     gram: Mapping[str, Any] | None = None,
 ) -> Iterator[Rung]:
     """Incremental low rank: at each rung truncate to the budget, tune, and yield the model.
@@ -57,8 +58,8 @@ def ladder(
         rungs: descending fractions in (0, 1) of the dense bytes of the selected tensors.
         tune: (params, fraction) -> params, which trains as it likes and keeps the structure; `apply` runs a matrix
             and its factors alike. For a ladder without training: `lambda params, fraction: params`.
-        select: the matrices to factor, a regular expression for the whole of a path joined by "/". Tensors with
-            fewer than two axes are never selected. Ask for embeddings only on purpose.
+        select: the matrices to factor, a regular expression for the whole of a path joined by "/"; by default all
+            but embeddings, positions and output layers. What is no matrix is never selected.
         gram: X^T X by path for every selected tensor, or its diagonal (see `factor_whitened`).
 
     Returns:
@@ -84,10 +85,12 @@ def ladder(
 
 def _descend(params, rungs, tune, tensors, gram) -> Iterator[Rung]:
     total = sum(map(budgets.dense_bytes, tensors.values()))
-    norms = {path: np.linalg.norm(s) or 1.0 for path, s in _spectra(params, tensors, gram).items()}
+    norms = {}
     for fraction in rungs:
-        spectra = {path: s / norms[path] for path, s in _spectra(params, tensors, gram).items()}
-        ranks = budgets.ranks_for_budget(spectra, tensors, budgets.share(fraction, total))
+        spectra = _spectra(params, tensors, gram)
+        norms = norms or {path: np.linalg.norm(s) or 1.0 for path, s in spectra.items()}
+        worth = {path: s / norms[path] for path, s in spectra.items()}
+        ranks = budgets.ranks_for_budget(worth, tensors, budgets.share(fraction, total))
         params = _tuned(tune, _truncated(params, ranks, gram), fraction)
         yield Rung(fraction, params, ranks, sum(x.nbytes for x in jax.tree.leaves(_pick(params, tensors))))
 
@@ -100,7 +103,7 @@ def _spectra(params: Any, tensors: Mapping[str, Any], gram: Mapping[str, Any]) -
 
 def _truncated(params: Any, ranks: Mapping[str, int], gram: Mapping[str, Any]) -> Any:
     def shrink(path, leaf):
-        name = _path_name(path)
+        name = path_name(path)
         return _shrink(leaf, ranks[name], gram[name]) if name in ranks else leaf
 
     return jax.tree.map_with_path(shrink, params, is_leaf=_is_factors)
@@ -126,7 +129,7 @@ def _selected(params: Any, select: str) -> dict[str, jax.ShapeDtypeStruct]:
     matrices = {
         path: x
         for path, x in _by_path(params).items()
-        if len(getattr(x, "shape", ())) >= 2 and jnp.issubdtype(x.dtype, jnp.floating)
+        if is_matrix(getattr(x, "shape", ())) and jnp.issubdtype(x.dtype, jnp.floating)
     }
     selected = {path: x for path, x in matrices.items() if re.fullmatch(select, path)}
     if not selected:
@@ -146,11 +149,7 @@ def _pick(params: Any, paths: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_path(params: Any) -> dict[str, Any]:
     leaves, _ = jax.tree.flatten_with_path(params, is_leaf=_is_factors)
-    return {_path_name(path): leaf for path, leaf in leaves}
-
-
-def _path_name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def _is_factors(x: Any) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from csp.structures import exact
 
 
 class Option(NamedTuple):
@@ -25,26 +26,6 @@ class Option(NamedTuple):
 def worthwhile(shape: Sequence[int], rank: int) -> bool:
     """Whether factors of this rank are smaller than the matrix: rank < in * out / (in + out)."""
     return rank <= _largest_worthwhile(shape)
-
-
-def rank_for(shape: Sequence[int], saving: float) -> int:
-    """The largest rank that saves at least this fraction of the bytes: r (in + out) <= (1 - saving) in * out.
-
-    Example:
-        >>> rank_for((1024, 1024), saving=0.75)
-        128
-    """
-    n_in, n_out = shape[-2:]
-    if not 0 <= saving < 1:
-        raise ValueError(f"saving {saving} is outside [0, 1): give the fraction of the bytes to save")
-    rank = math.floor((1 - exact(saving)) * n_in * n_out) // (n_in + n_out)
-    if rank < 1:
-        most = max(0.0, 1 - (n_in + n_out) / (n_in * n_out))
-        raise ValueError(
-            f"no rank saves {saving} of a matrix of shape {(n_in, n_out)}: rank 1 saves {most:.4f}, "
-            "ask for less or leave the matrix dense"
-        )
-    return rank
 
 
 def ranks_for_budget(spectra: Mapping[str, Any], tensors: Mapping[str, Any], budget: int) -> dict[str, int]:
@@ -108,15 +89,12 @@ def share(fraction: float, total: int) -> int:
     return math.floor(exact(fraction) * total)
 
 
-def exact(fraction: float) -> Fraction:
-    """The decimal fraction that was meant: 0.1 is one tenth."""
-    return Fraction(float(fraction)).limit_denominator(10**9)
-
-
 def _options(path: str, spectrum: np.ndarray, tensor: Any) -> list[Option]:
     full = min(tensor.shape[-2:])
     if not 1 <= spectrum.shape[-1] <= full:
         raise ValueError(f"{path} of shape {tensor.shape} has 1 to {full} singular values, not {spectrum.shape[-1]}")
+    if not np.all(np.isfinite(spectrum)):
+        raise ValueError(f"{path} has no finite singular values: mend the NaN or inf in it or in its Gram matrix")
     energy = np.cumsum(np.square(spectrum).reshape(-1, spectrum.shape[-1]).sum(0))
     unit = _rank_bytes(tensor)
     ranks = range(1, min(len(energy), _largest_worthwhile(tensor.shape)) + 1)

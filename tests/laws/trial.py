@@ -1,0 +1,252 @@
+"""Small trainings that the laws put every method through: one parameter of every kind, some steps, every state kept.
+
+The gradient is that of a quadratic, with noise that depends on nothing but the step. A method is tried with every
+structure at once, and the metrics take turns over the parameters, so that the methods together meet every pair.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import csp
+from csp import methods, metrics, structures
+from csp.rules import bind
+
+STEPS = 20
+LEARNING_RATE = 0.05
+
+
+class Leaf(NamedTuple):
+    """One parameter and what is asked of it."""
+
+    shape: tuple[int, ...]
+    structure: structures.Structure
+    sparsity: Any = 0.5
+    dtype: Any = jnp.float32
+    fill: float | None = None  # all entries equal; random if None
+
+
+LEAVES = {
+    "entries": Leaf((5, 7), structures.entries(), 0.9),
+    "taps": Leaf((2, 3, 4), structures.entries()),
+    "vector": Leaf((9,), structures.entries()),
+    "half": Leaf((5, 7), structures.entries(), 0.7, jnp.float16),
+    "brain": Leaf((7, 5), structures.entries(), 0.7, jnp.bfloat16),
+    "two_of_four": Leaf((7, 3), structures.n_of_m(2, 4), None),
+    "banks": Leaf((11, 2), structures.n_of_m(3, 8), None, jnp.bfloat16),
+    "blocks": Leaf((5, 7), structures.blocks(2, 3)),
+    "rows": Leaf((6, 4), structures.rows()),
+    "gates": Leaf((3, 8), structures.columns(tied=4)),
+    "heads": Leaf((4, 6), structures.heads(3), 0.34),
+    "equal": Leaf((4, 5), structures.entries(), fill=1.0),
+    "zero": Leaf((4, 5), structures.entries(), fill=0.0),
+    "dense": Leaf((3, 3), structures.entries(), 0.0),
+    "empty": Leaf((3, 3), structures.entries(), 1.0),
+}
+FEW = {name: LEAVES[name] for name in ("entries", "two_of_four", "gates")}
+
+METRICS = {
+    "magnitude": metrics.magnitude(),
+    "adam": metrics.adam(),
+    "fisher": metrics.fisher(),
+    "taylor": metrics.taylor(),
+    "activation": metrics.activation(),
+    "movement": metrics.movement(),
+}
+
+
+def _compressed(iterate: methods.method.Iterate | None = None, **choices) -> Callable[..., methods.Method]:
+    return functools.partial(methods.compressed_sensing, iterate=iterate, **choices)
+
+
+METHODS: dict[str, Callable[..., methods.Method]] = {
+    "dual": _compressed(),
+    "dual_pulled": _compressed(methods.dual(pull=2.0, soft=0.3)),
+    "dual_cycles": _compressed(cycles=2),
+    "trimmed": _compressed(methods.trimmed()),
+    "trimmed_metric": _compressed(methods.trimmed(shrink=methods.metric())),
+    "ista": _compressed(methods.ista()),
+    "ista_metric": _compressed(methods.ista(shrink=methods.metric())),
+    "gradual": methods.gradual,
+    "gradual_regrow": functools.partial(methods.gradual, regrow=0.3),
+    "one_shot": methods.one_shot,
+    "ste": methods.ste,
+    "set": methods.set_,
+    "rigl": methods.rigl,
+    "granet": methods.granet,
+    "acdc": functools.partial(methods.acdc, cycles=2),
+    "str": methods.str_,
+    "movement": methods.movement,
+    "static": methods.static,
+    "random": methods.random,
+    "random_late": functools.partial(methods.random, end=0.6),
+}
+WITHOUT_PERIOD = ("one_shot", "acdc", "static")
+FOR_ENTRIES = ("trimmed_metric", "ista_metric")  # shrinkage in the metric is not for pooled structures
+
+
+def make_method(name: str, steps: int = STEPS, every: int | None = None) -> methods.Method:
+    if every is None or name in WITHOUT_PERIOD:
+        return METHODS[name](steps)
+    return METHODS[name](steps, every=every)
+
+
+def leaves_for(name: str, leaves: Mapping[str, Leaf] = LEAVES) -> dict[str, Leaf]:
+    """What the method can prune."""
+    return {k: leaf for k, leaf in leaves.items() if not (name in FOR_ENTRIES and leaf.structure.pooled)}
+
+
+def make_rules(leaves: Mapping[str, Leaf], first_metric: int | None = 0) -> tuple[csp.Rule, ...]:
+    """A rule for each leaf; the metrics take turns, from number `first_metric` on. None: magnitude for all."""
+    rules = []
+    for i, (path, leaf) in enumerate(leaves.items()):
+        metric = metrics.magnitude() if first_metric is None else [*METRICS.values()][(i + first_metric) % len(METRICS)]
+        if metric.needs_activations and len(leaf.shape) < 2:
+            metric = metrics.fisher()
+        rules.append(csp.Rule(path, leaf.structure, metric=metric, sparsity=leaf.sparsity))
+    return tuple(rules)
+
+
+def make_params(leaves: Mapping[str, Leaf], seed: jax.typing.ArrayLike = 0) -> dict[str, jax.Array]:
+    params = {}
+    for i, (path, leaf) in enumerate(leaves.items()):
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        value = jax.random.normal(key, leaf.shape) if leaf.fill is None else jnp.full(leaf.shape, leaf.fill)
+        params[path] = value.astype(leaf.dtype)
+    return params
+
+
+def gradient(params: Mapping[str, jax.Array], step: jax.typing.ArrayLike, equal: tuple[str, ...] = ("equal",)) -> dict:
+    """Of a quadratic with an optimum away from zero; the leaves named in `equal` keep all their entries equal."""
+    gradients = {}
+    for i, (path, w) in enumerate(params.items()):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), i), step)
+        target, noise = 0.3, 0.0
+        if path not in equal:
+            target = jnp.linspace(-1, 1, w.size).reshape(w.shape) + 0.05
+            noise = 0.2 * jax.random.normal(key, w.shape)
+        gradients[path] = (w.astype(jnp.float32) - target + noise).astype(w.dtype)
+    return gradients
+
+
+def activations(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {path: jnp.linspace(0.5, 2.0, w.shape[-2]) for path, w in params.items() if w.ndim > 1}
+
+
+def cast_to(dtype: Any) -> optax.GradientTransformation:
+    """The last link of an optimizer whose updates have this dtype."""
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u: u.astype(dtype), updates))
+
+
+def make_step(tx: optax.GradientTransformationExtraArgs) -> Callable:
+    """(params, state, step) -> (params, state)."""
+
+    def step(params, state, number):
+        updates, state = tx.update(gradient(params, number), state, params, activations=activations(params))
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def train(tx: optax.GradientTransformationExtraArgs, params: Any, steps: int) -> tuple[Any, Any]:
+    """The whole training as one scan."""
+    step = make_step(tx)
+
+    def body(carry, number):
+        return step(*carry, number), None
+
+    return jax.lax.scan(body, (params, tx.init(params)), jnp.arange(steps))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A training of which everything is known."""
+
+    name: str
+    tx: optax.GradientTransformationExtraArgs
+    method: methods.Method
+    rules: tuple[csp.Rule, ...]
+    step: Callable  # compiled
+    history: list[tuple[Any, Any]]  # (params, state) as NumPy arrays, before each step and after the last
+
+    @property
+    def targets(self):
+        return bind(self.history[0][0], self.rules, self.method.steps)
+
+
+UPDATE_DTYPES = (None, jnp.float32, jnp.bfloat16, jnp.float16)
+
+
+@functools.cache
+def trial(name: str) -> Trial:
+    """Every kind of parameter through one method, once per session."""
+    number = list(METHODS).index(name)
+    dtype = UPDATE_DTYPES[number % len(UPDATE_DTYPES)]
+    inner = optax.adamw(LEARNING_RATE, weight_decay=0.01)
+    inner = inner if dtype is None else optax.chain(inner, cast_to(dtype))
+    leaves, method = leaves_for(name), make_method(name)
+    rules = make_rules(leaves, number)
+    tx = csp.sparsify(inner, *rules, method=method)
+    params = make_params(leaves)
+    state = jax.jit(tx.init)(params)
+    step = compiled(make_step(tx), params, state, 0)
+    history = [to_numpy((params, state))]
+    for number in range(STEPS):
+        params, state = step(params, state, number)
+        history.append(to_numpy((params, state)))
+    return Trial(name, tx, method, rules, step, history)
+
+
+def compiled(function: Callable, *arguments) -> Callable:
+    """Compiled for these arguments without LLVM's optimisations, which take longer than all that the laws do with it."""
+    return jax.jit(function).lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 0})
+
+
+def to_numpy(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
+
+
+def to_jax(tree: Any) -> Any:
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def bits(x: Any) -> np.ndarray:
+    """The bit pattern, which tells -0.0 from +0.0."""
+    return np.asarray(x).reshape(-1).view(np.uint8)
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(np.array_equal(bits(x), bits(y)) for x, y in zip(a, b, strict=True))
+
+
+def living_units(structure: structures.Structure, w: Any) -> np.ndarray:
+    """How many units live in each competition, counted in NumPy from the structure's definition alone."""
+    alive = np.asarray(w) != 0
+    if isinstance(structure, structures.NofM):
+        rows = alive if alive.ndim > 1 else alive[:, None]
+        starts = np.arange(0, rows.shape[-2], structure.m)
+        return np.add.reduceat(rows.astype(int), starts, axis=-2)  # [..., groups, out]
+    return np.asarray(len(set(np.unique(unit_numbers(structure, alive.shape)[alive]))))
+
+
+def unit_numbers(structure: structures.Structure, shape: tuple[int, ...]) -> np.ndarray:
+    """The number of the unit that each entry belongs to; entries of one unit live and die together."""
+    at = np.indices(shape)
+    if isinstance(structure, structures.Entries):
+        keys = list(at)
+    elif isinstance(structure, structures.Blocks):
+        keys = [*at[:-2], at[-2] // structure.p, at[-1] // structure.q]
+    elif isinstance(structure, structures.Slices):
+        keys = [at[structure.axis] % (shape[structure.axis] // structure.tied)]
+    elif isinstance(structure, structures.Heads):
+        keys = [at[structure.axis] // (shape[structure.axis] // structure.n)]
+    else:
+        raise TypeError(f"{structure} has no fixed units")
+    return np.unique(np.stack([k.ravel() for k in keys]), axis=1, return_inverse=True)[1].reshape(shape)
