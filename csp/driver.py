@@ -249,8 +249,9 @@ def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, Sp
                 continue
             decision = plan.method.decide(view)
             keeps.append(decision.keep)
-            memory[n] = memory[n]._replace(slow=decision.slow)
-            violation[n] = view.tail(decision.keep)
+            slow = jax.tree.map(lambda new, old: new.astype(old.dtype), decision.slow, memory[n].slow)
+            memory[n] = memory[n]._replace(slow=slow)
+            violation[n] = view.tail(decision.keep).astype(jnp.float32)
             if plan.method.forget_momentum:
                 carries = view.spread(decision.keep) & (view.w != 0)
                 mirrored = [moments.forget(x, carries) if m[1] == n else x for x, m in zip(mirrored, mirrors, strict=True)]
@@ -287,13 +288,14 @@ def _move(method: Method, target: Target, view: View, keep: jax.Array | None, up
 def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:
     """u such that p + u, in the dtype of p, is `new`: exactly if that is zero, and not zero where `held`.
 
-    `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding short.
+    `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding short,
+    and never below the least normal number: what is smaller may be flushed to zero.
     """
-    dtype = jnp.promote_types(update.dtype, p.dtype)
+    dtype, info = jnp.promote_types(update.dtype, p.dtype), jnp.finfo(p.dtype)
     w = p.astype(new.dtype)
     u = (new - w).astype(dtype)
-    short = jnp.where(w == 0, jnp.finfo(p.dtype).tiny, -w * (1 - float(jnp.finfo(p.dtype).eps))).astype(dtype)
-    return jnp.where(held & ((p + u).astype(p.dtype) == 0), short, u)
+    almost = jnp.copysign(jnp.maximum(jnp.abs(w) * float(info.eps), float(info.tiny)), w)
+    return jnp.where(held & ((p + u).astype(p.dtype) == 0), (almost - w).astype(dtype), u)
 
 
 def _move_rank(method: Method, target: Target, view: View, keep: None, update: jax.Array, p: jax.Array):

@@ -130,6 +130,9 @@ class NofM(Structure):
     def kept(self, shape: Shape, sparsity: float) -> np.ndarray:
         return -(-self.n * self.sizes(shape) // self.m)
 
+    def kept_at(self, shape: Shape, sparsity: jax.Array) -> jax.Array:
+        return jnp.maximum(super().kept_at(shape, sparsity), self.kept(shape, self.sparsity))
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks(Structure):

@@ -39,6 +39,6 @@ def noise(seed: int) -> Score:
 
     def score(view: View) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), view.number), view.count)
-        return jax.random.uniform(key, view.worth.shape)
+        return jnp.where(view.real, jax.random.uniform(key, view.real.shape), -jnp.inf)
 
     return score

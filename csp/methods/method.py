@@ -73,6 +73,19 @@ class View(NamedTuple):
     def spread(self, units: jax.Array) -> jax.Array:
         return self.structure.spread(units, self.w.shape)
 
+    @property
+    def real(self) -> jax.Array:
+        """Which units of the layout there are; the others fill up a partial group and never live."""
+        return self.layout(jnp.ones_like(self.w)) > 0
+
+    @property
+    def excess(self) -> jax.Array:
+        """log(living units / budget) over all competitions."""
+        living = self.layout(jnp.abs(self.w)) > 0
+        competitions = jnp.any(living, self.structure.axes, keepdims=True).shape
+        budget = jnp.sum(jnp.broadcast_to(self.budget, competitions))
+        return jnp.log(jnp.maximum(jnp.sum(living), 1) / jnp.maximum(budget, 1))
+
     def best(self, worth: jax.Array, k: jax.Array | int | None = None) -> jax.Array:
         """The k most worthy units of each competition; the budget's by default."""
         k = self.budget if k is None else k

@@ -82,7 +82,7 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             spared = view.best(shrink.worth(view, slow["c"], scale), exempt(view))
             final = view.best(view.worth, view.final())
             edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
-            log_gain = jnp.clip(slow["log_gain"] + gain * _excess(view), -6, 6)
+            log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
             c = strength * edge / max(end - begin, 1) * jnp.exp(log_gain)
             slow = {"spared": spared | view.last, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
             return Decision(final | ~view.last, slow)
@@ -99,13 +99,6 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
         )
 
     return apply
-
-
-def _excess(view: View) -> jax.Array:
-    """log(alive / budget), clipped to [-1, 1]."""
-    alive = jnp.sum(view.layout(jnp.abs(view.w)) > 0)
-    budget = jnp.sum(jnp.broadcast_to(view.budget, jnp.shape(view.structure.sizes(view.w.shape))))
-    return jnp.clip(jnp.log(jnp.maximum(alive, 1) / jnp.maximum(budget, 1)), -1, 1)
 
 
 def _shrink_units(view: View, z: jax.Array, t: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """How does a proximal gradient method walk? Plain and accelerated steps, until nothing moves or the steps run out."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,16 +17,22 @@ def ista(step: Step, x: jax.Array, steps: int, tol: ArrayLike = 0.0) -> jax.Arra
 
 
 def fista(step: Step, x: jax.Array, steps: int, tol: ArrayLike = 0.0) -> jax.Array:
-    """Nesterov's extrapolation of `step`, restarted whenever it points uphill (O'Donoghue & Candes)."""
+    """Repeat `step` with Nesterov's extrapolation."""
+    return until_still(partial(extrapolate, step), extrapolation(x), steps, tol)
 
-    def extrapolate(state):
-        x, z, t = state
-        new = step(z)
-        uphill = jnp.sum((z - new) * (new - x)) > 0
-        longer = jnp.where(uphill, 1, (1 + jnp.sqrt(1 + 4 * t * t)) / 2)
-        return new, jnp.where(uphill, new, new + (t - 1) / longer * (new - x)), longer
 
-    return until_still(extrapolate, (x, x, jnp.ones((), x.dtype)), steps, tol)
+def extrapolation(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The state of `extrapolate`: the iterate, the point ahead of it, and how fast it goes."""
+    return x, x, jnp.ones((), x.dtype)
+
+
+def extrapolate(step: Step, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One extrapolated step, restarted if the momentum points uphill (O'Donoghue & Candes, 2015)."""
+    x, z, t = state
+    new = step(z)
+    uphill = jnp.sum((z - new) * (new - x)) > 0
+    longer = jnp.where(uphill, 1, (1 + jnp.sqrt(1 + 4 * t * t)) / 2)
+    return new, jnp.where(uphill, new, new + (t - 1) / longer * (new - x)), longer
 
 
 def until_still(step: Callable[[Any], Any], state: Any, steps: int, tol: ArrayLike) -> jax.Array:

@@ -34,10 +34,8 @@ class Leaf(NamedTuple):
 
 LEAVES = {
     "entries": Leaf((5, 7), structures.entries(), 0.9),
-    "taps": Leaf((2, 3, 4), structures.entries()),
-    "vector": Leaf((9,), structures.entries()),
-    "half": Leaf((5, 7), structures.entries(), 0.7, jnp.float16),
-    "brain": Leaf((7, 5), structures.entries(), 0.7, jnp.bfloat16),
+    "taps": Leaf((2, 3, 4), structures.entries(), 0.7, jnp.float16),
+    "vector": Leaf((9,), structures.entries(), 0.5, jnp.bfloat16),
     "two_of_four": Leaf((7, 3), structures.n_of_m(2, 4), None),
     "banks": Leaf((11, 2), structures.n_of_m(3, 8), None, jnp.bfloat16),
     "blocks": Leaf((5, 7), structures.blocks(2, 3)),
@@ -49,6 +47,7 @@ LEAVES = {
     "dense": Leaf((3, 3), structures.entries(), 0.0),
     "empty": Leaf((3, 3), structures.entries(), 1.0),
 }
+TURNS = (("taps", "vector"), ("rows", "gates"), ("dense", "empty"))  # every other method gets the one or the other
 FEW = {name: LEAVES[name] for name in ("entries", "two_of_four", "gates")}
 
 METRICS = {
@@ -98,8 +97,10 @@ def make_method(name: str, steps: int = STEPS, every: int | None = None) -> meth
 
 
 def leaves_for(name: str, leaves: Mapping[str, Leaf] = LEAVES) -> dict[str, Leaf]:
-    """What the method can prune."""
-    return {k: leaf for k, leaf in leaves.items() if not (name in FOR_ENTRIES and leaf.structure.pooled)}
+    """What the method is tried on."""
+    absent = {pair[list(METHODS).index(name) % 2] for pair in TURNS} if leaves is LEAVES else set()
+    pooled = {path for path, leaf in leaves.items() if leaf.structure.pooled} if name in FOR_ENTRIES else set()
+    return {path: leaf for path, leaf in leaves.items() if path not in absent | pooled}
 
 
 def make_rules(leaves: Mapping[str, Leaf], first_metric: int | None = 0) -> tuple[csp.Rule, ...]:
