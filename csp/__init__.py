@@ -7,7 +7,9 @@ from csp import metrics as metrics
 from csp import schedules as schedules
 from csp import select as select
 from csp import shrinkage as shrinkage
+from csp import solve as solve
 from csp import structures as structures
+from csp.oneshot import compress as compress
 from csp.report import density as density
 from csp.report import report as report
 from csp.report import verify as verify

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -13,6 +14,7 @@ from csp import metrics, moments, structures
 from csp.methods import Memory, Method, View
 from csp.methods.method import move, never, weights
 from csp.rules import Target
+from csp.sharding import automatically
 from csp.structures import Rank, Structure, keep_count
 
 
@@ -105,6 +107,19 @@ def step(
     inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict
 ) -> tuple[Any, SparsifyState]:
     """One update of everything: look (on refreshes), let the inner optimizer speak, move."""
+    arrays = {name: value for name, value in extra.items() if jax.tree.all(jax.tree.map(_is_array, value))}
+
+    def whole(gradients, state, params, arrays):
+        return _step(inner, plan, gradients, state, params, extra | arrays)
+
+    return automatically(whole, (gradients, state, params, arrays), like=(gradients, state))
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
+
+
+def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict):
     settled = state.memory is None
     if settled:
         held = dataclasses.replace(plan.method, step=move, iterate=weights, free=never, metric=metrics.magnitude())

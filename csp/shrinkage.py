@@ -109,8 +109,8 @@ def group_soft_metric(w: jax.Array, c: jax.typing.ArrayLike, d: jax.typing.Array
     r"""Group soft threshold in a metric: $\arg\min_z \tfrac12 \sum_i d_i (z_i - w_i)^2 + c \|z\|_2$ for every group.
 
     A group is zero if $\|d w\|_2 \le c$. Otherwise $z_i = s w_i / (s + c / d_i)$ with $s = \|z\|_2$ the root of
-    $\sum_i w_i^2 / (s + c / d_i)^2 = 1$. The inverse root of that sum is concave and increasing in s, so Newton's method
-    started below the root, at $\|w\|_2 - c / \min d$, climbs to it without ever passing it: a fixed number of steps.
+    $\sum_i w_i^2 / (s + c / d_i)^2 = 1$. The inverse root of that sum is concave and increasing in s, so that Newton's
+    method, started below the root at $\|w\|_2 - c / \min d$, climbs to it without ever passing it.
 
     Args:
       w: weights.
@@ -150,8 +150,8 @@ def truncate(w: jax.Array, rank: jax.typing.ArrayLike) -> jax.Array:
 def singular(w: jax.Array, rank: jax.typing.ArrayLike, t: jax.typing.ArrayLike) -> jax.Array:
     r"""Truncated nuclear norm: $\arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \sum_{i > r} \sigma_i(Z)$.
 
-    The `rank` largest singular values are kept, the others soft-thresholded at `t`; t = infinity truncates. Leading axes
-    are a batch, against which `rank` and `t` broadcast. `rank` may be traced.
+    The `rank` largest singular values are kept, the others soft-thresholded at `t`; t = infinity truncates. Leading
+    axes are a batch, against which `rank` and `t` broadcast. `rank` may be traced.
     """
     u, s, vh = jnp.linalg.svd(_wide(w), full_matrices=False)
     keep = jnp.arange(s.shape[-1]) < jnp.asarray(rank)[..., None]

@@ -72,14 +72,14 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
         begin, end = method.clock.begin, method.clock.end
 
         def start(w, structure):
-            spared = jnp.ones(jax.eval_shape(structure.layout, w).shape, bool)
+            spared = jnp.ones_like(w, bool)
             numbers = {"c": 0.0, "scale": 1.0, "log_gain": 0.0}
             return Memory(slow={"spared": spared} | {name: jnp.float32(x) for name, x in numbers.items()})
 
         def decide(view: View) -> Decision:
             slow = view.memory.slow
             scale = jnp.mean(view.metric.diagonal(view.sight))
-            spared = view.best(shrink.worth(view, slow["c"], scale), exempt(view))
+            spared = view.spread(view.best(shrink.worth(view, slow["c"], scale), exempt(view)))
             final = view.best(view.worth, view.final())
             edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
             log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
@@ -92,7 +92,7 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             z = view.w + update
             t = shrink.threshold(view, slow["c"], slow["scale"])
             shrunk = _shrink_units(view, z, t) if view.structure.pooled else shrinkage.soft(z, t)
-            return jnp.where(view.spread(slow["spared"]), z, shrunk), ()
+            return jnp.where(slow["spared"], z, shrunk), ()
 
         return dataclasses.replace(
             method, start=start, decide=decide, step=step, free=lambda count: count < end, forget_momentum=False

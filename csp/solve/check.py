@@ -14,6 +14,8 @@ def system(a: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     a, y = floating("a", a), floating("y", y)
     if a.ndim != 2 or y.shape != a.shape[:1]:
         raise ValueError(f"y = A x needs a of shape [n, d] and y of shape [n], got {a.shape} and {y.shape}")
+    if not a.size:
+        raise ValueError(f"a of shape {a.shape} is empty: there is nothing to solve")
     dtype = jnp.promote_types(a.dtype, y.dtype)
     return a.astype(dtype), y.astype(dtype)
 

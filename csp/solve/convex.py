@@ -49,7 +49,7 @@ def _solve(solver, a, y, alpha, steps, tol):
         return (a @ x - y) @ a / len(y)
 
     with jax.default_matmul_precision("highest"):
-        return solver(gradient, a / jnp.sqrt(len(y) * 1.0), alpha, steps, tol)
+        return solver(gradient, a / len(y) ** 0.5, alpha, steps, tol)
 
 
 def _plain(walk, gradient, root, alpha, steps, tol):

@@ -18,8 +18,8 @@ from csp.solve import check, proximal
 Project = Callable[[jax.Array], jax.Array]
 Shrink = Callable[[jax.Array, jax.Array], jax.Array]
 
-_TIGHTEN = 1e-2, 1e2  # ADMM's penalty, from and to, in units of the mean eigenvalue
-_PRESS = 1e-3, 1.0  # the threshold of trimmed ISTA, from and to, in units of the root mean square weight
+_TIGHTEN = 1e-2, 1.0  # ADMM's penalty, from and to, in units of the mean eigenvalue, which the scaling makes 1
+_PRESS = 1e-2, 1.0  # trimmed ISTA's penalty, from and to, in units of the root mean square weight
 
 
 def least_squares_on_support(gram: ArrayLike, target: ArrayLike, keep: ArrayLike, steps: int = 100) -> jax.Array:
@@ -47,7 +47,7 @@ def least_squares_on_support(gram: ArrayLike, target: ArrayLike, keep: ArrayLike
 @jax.jit
 def _conjugate_gradients(gram, target, keep, steps):
     with jax.default_matmul_precision("highest"):
-        inverse = (_ratio(1, jnp.diag(gram)))[:, None]
+        inverse = _ratio(1, jnp.diag(gram))[:, None]
         z = jnp.where(keep, target, 0)
         r = jnp.where(keep, gram @ (target - z), 0)
         p = inverse * r
@@ -65,11 +65,11 @@ def _conjugate_gradients(gram, target, keep, steps):
         return jax.lax.fori_loop(0, steps, step, (z, r, p, rho))[0]
 
 
-def admm(gram: ArrayLike, w: ArrayLike, project: Project, steps: int = 100) -> jax.Array:
+def admm(gram: ArrayLike, w: ArrayLike, project: Project, steps: int = 200) -> jax.Array:
     r"""Solve $\min_Z \tfrac12 \mathrm{tr}((Z - W)^T G (Z - W))$ with Z in C, by alternating directions.
 
-    $X = (G + \rho I)^{-1} (G W + \rho (Z - U))$, $Z = P_C(X + U)$, $U \leftarrow U + X - Z$. C is not convex: $\rho$ rises
-    geometrically, from where C hardly binds to where the support no longer changes. Finish with
+    $X = (G + \rho I)^{-1} (G W + \rho (Z - U))$, $Z = P_C(X + U)$, $U \leftarrow U + X - Z$. C is not convex:
+    $\rho$ rises geometrically, from where C hardly binds to where the support no longer changes. Finish with
     `least_squares_on_support`.
 
     Args:
@@ -100,7 +100,7 @@ def _admm(project, gram, w, steps):
             z = project(x + u)
             return (z, u + x - z), None
 
-        penalties = jnp.geomspace(*_TIGHTEN, steps, dtype=w.dtype) * jnp.mean(values)
+        penalties = jnp.geomspace(*_TIGHTEN, steps, dtype=w.dtype)
         (z, _), _ = jax.lax.scan(step, (project(w), jnp.zeros_like(w)), penalties)
         return z / scale
 
@@ -108,8 +108,8 @@ def _admm(project, gram, w, steps):
 def trimmed_ista(gram: ArrayLike, w: ArrayLike, shrink: Shrink, steps: int = 300) -> jax.Array:
     r"""Solve $\min_Z \tfrac12 \mathrm{tr}((Z - W)^T G (Z - W)) + \lambda\,T_C(Z)$, the compression error as a penalty.
 
-    Accelerated proximal gradient steps, $\lambda$ rising geometrically until the penalty is exact; the last step projects.
-    Finish with `least_squares_on_support`.
+    Accelerated proximal gradient steps, $\lambda$ rising geometrically; the last step projects. Finish with
+    `least_squares_on_support`.
 
     Args:
       gram: G [in, in], positive semi-definite.

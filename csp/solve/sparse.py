@@ -16,7 +16,7 @@ from csp.solve import check, proximal
 _ROUNDS, _STEPS = 30, 100  # of continuation, and FISTA steps in each
 _FROM, _LOW, _LOWEST = 0.5, 5e-4, 5e-5  # penalties, in units of that above which nothing is left
 _FLATTEN = 0.1  # singular values above this part of the largest are made equal
-_NIHT_STEPS, _NIHT_MARGIN = 500, 0.01
+_NIHT_STEPS, _NIHT_CAUTION = 500, 0.99
 
 
 def recover(a: ArrayLike, y: ArrayLike, k: int, method: str = "trimmed") -> jax.Array:
@@ -94,7 +94,7 @@ def niht(a: jax.Array, y: jax.Array, k: ArrayLike) -> jax.Array:
         return shrinkage.hard(x, select.keep_largest(jnp.abs(x), k))
 
     def bound(move):
-        return _ratio(jnp.sum(move**2), (1 - _NIHT_MARGIN) ** -1 * jnp.sum((a @ move) ** 2))
+        return _NIHT_CAUTION * _ratio(jnp.sum(move**2), jnp.sum((a @ move) ** 2))
 
     def step(_, x):
         gradient = (y - a @ x) @ a
@@ -149,7 +149,7 @@ def _continue(a, y, k, penalties, exempt):
 
 
 def _flatten(a, y):
-    """The same equations in other combinations: no singular value above 1, most of them 1, so that a step of 1 is safe."""
+    """The same equations in other combinations: no singular value above 1, so that a step of 1 is safe, and most at 1."""
     u, s, _ = jnp.linalg.svd(a, full_matrices=False)
     scale = jnp.maximum(s, jnp.maximum(_FLATTEN * s[0], jnp.finfo(a.dtype).tiny))
     combine = (u / scale) @ u.T

@@ -1,0 +1,188 @@
+"""How is a finished model pruned, without training? Layer by layer, with or without knowledge of the layers' inputs.
+
+With the Gram matrix G = X^T X of a layer's inputs, pruning it is min |X W' - X W|^2 over W' in the budget. A solver is a
+function `(w, gram, project) -> w'` of float32 matrices [in, out].
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from csp import lowrank, rules, select, shrinkage, solve
+from csp.rules import Rule, Target
+from csp.structures import NofM, Rank, Structure, keep_count
+
+Solver = Callable[[jax.Array, jax.Array, "Projection"], jax.Array]
+_BLOCK = 128  # inputs that sparsegpt chooses among before it compensates
+_DAMPING = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """A structure with its budget for one shape: the constraint, as a function."""
+
+    structure: Structure
+    shape: tuple[int, ...]
+    kept: int | None  # None where the structure fixes it
+
+    def support(self, worth: jax.Array) -> jax.Array:
+        """The entries of the most worthy units."""
+        units = self.structure.layout(worth)
+        kept = self.structure.kept(self.shape, 0.0) if self.kept is None else self.kept
+        best = select.above(units, select.cut(units, kept, self.structure.axes), self.structure.axes)
+        return self.structure.spread(best, self.shape)
+
+    def __call__(self, w: jax.Array) -> jax.Array:
+        return shrinkage.hard(w, self.support(jnp.abs(w)))
+
+    def shrink(self, w: jax.Array, t: jax.Array) -> jax.Array:
+        return shrinkage.trimmed(w, self.support(jnp.abs(w)), t)
+
+
+def compress(
+    params: Any,
+    *rules_: Rule,
+    gram: Mapping[str, jax.Array] | None = None,
+    solver: Solver | None = None,
+    sparsity: float | None = None,
+) -> Any:
+    """Prunes trained parameters once, to the rules' budgets.
+
+    Args:
+      params: any pytree of arrays.
+      *rules_: as for `csp.sparsify`; their metric is magnitude, or activation where a Gram matrix is given.
+      gram: path -> X^T X [in, in], from inputs X of that layer. Where one is given, the weights that stay are fitted to it.
+      solver: `magnitude`, `wanda`, `sparsegpt`, `admm` or `trimmed` of this module. By default `magnitude` for a parameter
+        without Gram matrix, `wanda` for metric activation, and `admm` for the others. Rank takes the truncated singular
+        value decomposition, whitened by the Gram matrix.
+      sparsity: for rules that do not say.
+
+    Returns:
+      The parameters, pruned; exactly +0.0 where pruned.
+    """
+    targets = rules.bind(params, rules.complete(rules_, sparsity, params))
+    gram = dict(gram or {})
+    _check_paths(gram, [t.path for t in targets])
+    leaves, treedef = jax.tree.flatten(params)
+    kept = _joint_budgets(targets, leaves)
+    for target in targets:
+        leaf = leaves[target.index]
+        new = _prune(target, jnp.asarray(leaf, jnp.float32), gram.get(target.path), solver, kept.get(target.index))
+        leaves[target.index] = new.astype(target.dtype)
+    return treedef.unflatten(leaves)
+
+
+def relative_error(w: jax.Array, new: jax.Array, gram: jax.Array) -> jax.Array:
+    """|X W' - X W|^2 / |X W|^2."""
+    with jax.default_matmul_precision("highest"):
+        return jnp.vdot(new - w, gram @ (new - w)) / jnp.vdot(w, gram @ w)
+
+
+def magnitude(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """The nearest weights in the budget; knows nothing of the inputs."""
+    return project(w)
+
+
+def wanda(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """After Sun et al. (2023): the worth is |w| times the norm of its input; weights stay as they are."""
+    return shrinkage.hard(w, project.support(jnp.abs(w) * jnp.sqrt(jnp.diag(gram))[:, None]))
+
+
+def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """After Frantar & Alistarh (2023): input by input, what is pruned is made up for by the inputs still to come.
+
+    With U the upper Cholesky factor of G^-1, pruning w_i costs (w_i / U_ii)^2 and moves the rest by -U_i / U_ii w_i. Every
+    `_BLOCK` inputs the worth is looked at again, with the weights as they have become.
+    """
+    if not isinstance(project.structure, NofM) and project.structure.pooled:
+        raise ValueError(f"sparsegpt chooses single entries, not {project.structure}: use admm or trimmed")
+    size = w.shape[0]
+    damped = gram + _DAMPING * jnp.mean(jnp.diag(gram)) * jnp.eye(size)
+    upper = jnp.linalg.cholesky(jnp.linalg.inv(damped)).T  # U^T U = G^-1: row i says who makes up for input i
+    price = jnp.diag(upper)[:, None]
+    first = project.support(jnp.abs(w) / price)
+    step = project.structure.m * max(1, _BLOCK // project.structure.m) if isinstance(project.structure, NofM) else _BLOCK
+    for begin in range(0, size, step):
+        end = min(begin + step, size)
+        worth = jnp.abs(w[begin:end]) / price[begin:end]
+        kept = None if isinstance(project.structure, NofM) else jnp.sum(first[begin:end])
+        keep = dataclasses.replace(project, shape=worth.shape, kept=kept).support(worth)
+        w = _eliminate(w, upper, keep, begin)
+    return w
+
+
+def admm(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """Alternating directions for the support, conjugate gradients for the weights on it."""
+    return _refit(w, gram, solve.admm(gram, w, project))
+
+
+def trimmed(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """Accelerated trimmed soft thresholding for the support, conjugate gradients for the weights on it."""
+    return _refit(w, gram, solve.trimmed_ista(gram, w, project.shrink))
+
+
+def _refit(w: jax.Array, gram: jax.Array, sparse: jax.Array) -> jax.Array:
+    return solve.least_squares_on_support(gram, w, sparse != 0)
+
+
+@jax.jit
+def _eliminate(w: jax.Array, upper: jax.Array, keep: jax.Array, begin: jax.Array) -> jax.Array:
+    def prune_row(i, w):
+        row = begin + i
+        error = jnp.where(keep[i], 0, w[row]) / upper[row, row]
+        return (w - upper[row][:, None] * error).at[row].set(jnp.where(keep[i], w[row], 0))
+
+    return lax.fori_loop(0, keep.shape[0], prune_row, w)
+
+
+def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver | None, kept: int | None) -> jax.Array:
+    rule = target.rule
+    if gram is not None and w.ndim != 2:
+        raise ValueError(f"{target.path!r} has shape {target.shape}: a Gram matrix is for a matrix [in, out]")
+    if isinstance(rule.structure, Rank):
+        factors = lowrank.factor(w, target.kept) if gram is None else lowrank.factor_whitened(w, target.kept, gram)
+        return lowrank.dense(factors)
+    kept = None if rule.structure.sparsity is not None else (target.kept if kept is None else kept)
+    project = Projection(rule.structure, target.shape, kept)
+    chosen = solver or _solver_for(rule, gram)
+    if gram is None and chosen is not magnitude:
+        raise ValueError(f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}")
+    return chosen(w, jnp.eye(1) if gram is None else jnp.asarray(gram, jnp.float32), project)
+
+
+def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
+    if rule.metric.name == "magnitude":
+        return magnitude if gram is None else admm
+    if rule.metric.name == "activation" and gram is not None:
+        return wanda
+    raise ValueError(
+        f"rule {rule.pattern!r}: compress sees no gradients and cannot tell {rule.metric}; use magnitude, or activation with "
+        "a Gram matrix"
+    )
+
+
+def _joint_budgets(targets: list[Target], leaves: list) -> dict[int, int]:
+    """How many units each parameter of a joint budget keeps."""
+    kept = {}
+    for group in sorted({t.group for t in targets if t.rule.budget.joint}):
+        mine = [t for t in targets if t.group == group]
+        rule = mine[0].rule
+        worths = [rule.structure.layout(jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
+        total = keep_count(sum(worth.size for worth in worths), rule.target())
+        shares = rule.budget.allocate(worths, total)
+        kept |= {t.index: int(share) for t, share in zip(mine, shares, strict=True)}
+    return kept
+
+
+def _check_paths(gram: Mapping[str, Any], paths: list[str]) -> None:
+    for path in gram:
+        if path not in paths:
+            raise ValueError(f"gram has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}")
+    for path, value in gram.items():
+        if not np.all(np.isfinite(np.asarray(value))):
+            raise ValueError(f"the Gram matrix of {path!r} has NaN or infinite entries: look at the calibration inputs")
