@@ -67,7 +67,7 @@ def find_state(state: Any) -> SparsifyState | None:
     """The state of `sparsify` inside that of whatever is around it."""
     found = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
     if state is not None and not found:
-        raise ValueError("there is no state of csp.sparsify in this optimizer state: pass what tx.init or tx.update returned")
+        raise ValueError("this optimizer state holds none of csp.sparsify: pass what tx.init or tx.update returned")
     return found[0] if found else None
 
 
@@ -91,7 +91,7 @@ def is_rank(target: Target) -> bool:
 def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
     leaves = jax.tree.leaves(params)
     memory, remembered = [], []
-    for target, second in zip(plan.targets, _second_moments(plan, inner_state), strict=True):
+    for target, second in zip(plan.targets, _second_moments(plan, inner_state, params), strict=True):
         w = _wide(leaves[target.index])
         own = Memory() if is_rank(target) else plan.method.start(w, target.rule.structure)
         point = w if is_rank(target) else plan.method.iterate(w, own)
@@ -126,11 +126,12 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
         plan = Plan(plan.targets, held)
     leaves, treedef = jax.tree.flatten(params)
     slopes = treedef.flatten_up_to(gradients)
-    views = _views(plan, state, leaves, slopes, extra)
+    _check_state(plan, state, slopes)
+    views = _views(plan, state, params, slopes, extra)
     keeps = [None] * len(views)
     if views and not settled:
-        keeps, state = _look(plan, views, state)
-        views = _views(plan, state, leaves, slopes, extra)
+        keeps, state = _look(plan, views, state, params)
+        views = _views(plan, state, params, slopes, extra)
 
     points = list(leaves)
     for target, view in zip(plan.targets, views, strict=True):
@@ -155,22 +156,33 @@ def _wide(x: jax.Array) -> jax.Array:
     return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def _second_moments(plan: Plan, inner_state: Any) -> list[jax.Array | None]:
-    targets = plan.targets
-    seconds = moments.second_moments(inner_state, [t.key_path for t in targets], [t.shape for t in targets])
-    for target, second in zip(targets, seconds, strict=True):
+def _second_moments(plan: Plan, inner_state: Any, params: Any) -> list[jax.Array | None]:
+    known = moments.second_moments(inner_state, params)
+    seconds = [known.get(target.index) for target in plan.targets]
+    for target, second in zip(plan.targets, seconds, strict=True):
         if plan.metric(target).needs_second and second is None:
             raise ValueError(
-                f"{target.path!r}: metric {plan.metric(target)} needs an optimizer with a full second moment (adam, adamw, "
+                f"{target.path!r}: metric {plan.metric(target)} needs an optimizer with a full second moment (adam, "
                 "rmsprop, ...): use metrics.fisher(), which keeps its own, or metrics.magnitude()"
             )
     return seconds
 
 
-def _views(plan: Plan, state: SparsifyState, leaves: list, gradients: list, extra: dict) -> list[View]:
+def _check_state(plan: Plan, state: SparsifyState, gradients: list) -> None:
+    if len(state.ledger) != len(plan.targets):
+        raise ValueError(
+            f"this state is of {len(state.ledger)} pruned parameters, and here are {len(plan.targets)}: "
+            "tx.init(params) makes the state of these"
+        )
+    for target in plan.targets:
+        if gradients[target.index] is None:
+            raise ValueError(f"{target.path!r} is pruned, but has no gradient: leave it alone, Rule({target.path!r})")
+
+
+def _views(plan: Plan, state: SparsifyState, params: Any, gradients: list, extra: dict) -> list[View]:
     method, count = plan.method, state.count
-    views = []
-    for number, (target, second) in enumerate(zip(plan.targets, _second_moments(plan, state.inner), strict=True)):
+    leaves, seconds, views = jax.tree.leaves(params), _second_moments(plan, state.inner, params), []
+    for number, (target, second) in enumerate(zip(plan.targets, seconds, strict=True)):
         memory = Memory() if state.memory is None else state.memory[number]
         w, gradient = _wide(leaves[target.index]), _wide(gradients[target.index])
         sight = metrics.Sight(
@@ -246,18 +258,20 @@ def _with_budget(target: Target, view: View) -> View:
     return view._replace(budget=jnp.where(view.progress >= 1, jnp.asarray(target.kept, jnp.int32), on_the_way))
 
 
-def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, SparsifyState]:
+def _look(plan: Plan, views: list[View], state: SparsifyState, params: Any) -> tuple[list, SparsifyState]:
     """On a refresh: what may live from now on, the slow memories, and no momentum for what died or comes back.
 
-    Everything that a decision reads and a step overwrites goes through the branches, changed or not: XLA then updates it in
-    place afterwards, where it would otherwise copy it on every step.
+    Everything that a decision reads and a step overwrites goes through the branches, changed or not: XLA then updates
+    it in place afterwards, where it would otherwise copy it on every step.
     """
     leaves, treedef = jax.tree.flatten(state.inner)
-    mirrors = moments.match(state.inner, [t.key_path for t in plan.targets], [t.shape for t in plan.targets])
+    numbers = {target.index: n for n, target in enumerate(plan.targets)}
+    mirrors = [(leaf, numbers[i], prefix) for leaf, i, prefix in moments.match(state.inner, params) if i in numbers]
     nothing = jnp.zeros((), bool)
 
     def decide():
-        keeps, memory, violation, mirrored = [], list(state.memory), list(state.violation), [leaves[i] for i, *_ in mirrors]
+        keeps, memory, violation = [], list(state.memory), list(state.violation)
+        mirrored = [leaves[i] for i, *_ in mirrors]
         for n, view in enumerate(_with_budgets(plan, views)):
             if is_rank(plan.targets[n]):
                 keeps.append(nothing)
@@ -269,7 +283,8 @@ def _look(plan: Plan, views: list[View], state: SparsifyState) -> tuple[list, Sp
             violation[n] = view.tail(decision.keep).astype(jnp.float32)
             if plan.method.forget_momentum:
                 carries = view.spread(decision.keep) & (view.w != 0)
-                mirrored = [moments.forget(x, carries) if m[1] == n else x for x, m in zip(mirrored, mirrors, strict=True)]
+                for m, (_, owner, prefix) in enumerate(mirrors):
+                    mirrored[m] = moments.forget(mirrored[m], prefix, carries) if owner == n else mirrored[m]
         return keeps, tuple(memory), state.remembered, tuple(violation), mirrored
 
     def idle():
@@ -303,8 +318,8 @@ def _move(method: Method, target: Target, view: View, keep: jax.Array | None, up
 def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:
     """u such that p + u, in the dtype of p, is `new`: exactly if that is zero, and not zero where `held`.
 
-    `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding short,
-    and never below the least normal number: what is smaller may be flushed to zero.
+    `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding
+    short, and never below the least normal number: what is smaller may be flushed to zero.
     """
     dtype, info = jnp.promote_types(update.dtype, p.dtype), jnp.finfo(p.dtype)
     w = p.astype(new.dtype)
@@ -314,7 +329,7 @@ def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -
 
 
 def _move_rank(method: Method, target: Target, view: View, keep: None, update: jax.Array, p: jax.Array):
-    """Towards low rank: truncated on refreshes, from the freeze on at every tenth of what is left, and on the last step."""
+    """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on the last step."""
     count, end = view.count, method.clock.end
     gap = max(1, (method.steps - end) // 10)
     late = (count >= end) & (((count - end) % gap == 0) | (count >= method.steps - 1))

@@ -31,8 +31,8 @@ def lasso(
     Returns:
       The coefficients [d], in float64 if the data is.
 
-    >>> lasso(jnp.eye(3), jnp.array([3.0, -0.3, 1.5]), alpha=1 / 3)
-    Array([2. , 0. , 0.5], dtype=float32)
+    >>> lasso(jnp.eye(4), jnp.array([3.0, -0.3, 1.5, 0.0]), alpha=0.25)
+    Array([2. , 0. , 0.5, 0. ], dtype=float32)
     """
     solver = check.choice("method", method, _METHODS)
     a, y = check.system(a, y)

@@ -68,7 +68,7 @@ def _conjugate_gradients(gram, target, keep, steps):
 def admm(gram: ArrayLike, w: ArrayLike, project: Project, steps: int = 200) -> jax.Array:
     r"""Solve $\min_Z \tfrac12 \mathrm{tr}((Z - W)^T G (Z - W))$ with Z in C, by alternating directions.
 
-    $X = (G + \rho I)^{-1} (G W + \rho (Z - U))$, $Z = P_C(X + U)$, $U \leftarrow U + X - Z$. C is not convex:
+    $X = (G + \rho I)^{-1} (G W + \rho Z - V)$, $Z = P_C(X + V / \rho)$, $V \leftarrow V + \rho (X - Z)$. C is not convex:
     $\rho$ rises geometrically, from where C hardly binds to where the support no longer changes. Finish with
     `least_squares_on_support`.
 
@@ -95,10 +95,10 @@ def _admm(project, gram, w, steps):
         pulled = values * (vectors.T @ w)
 
         def step(state, penalty):
-            z, u = state
-            x = vectors @ ((pulled + penalty * (vectors.T @ (z - u))) / (values + penalty))
-            z = project(x + u)
-            return (z, u + x - z), None
+            z, v = state
+            x = vectors @ ((pulled + vectors.T @ (penalty * z - v)) / (values + penalty))
+            z = project(x + v / penalty)
+            return (z, v + penalty * (x - z)), None
 
         penalties = jnp.geomspace(*_TIGHTEN, steps, dtype=w.dtype)
         (z, _), _ = jax.lax.scan(step, (project(w), jnp.zeros_like(w)), penalties)

@@ -149,7 +149,7 @@ def _continue(a, y, k, penalties, exempt):
 
 
 def _flatten(a, y):
-    """The same equations in other combinations: no singular value above 1, so that a step of 1 is safe, and most at 1."""
+    """The same equations in other combinations: most singular values 1, none above, so that a step of 1 is safe."""
     u, s, _ = jnp.linalg.svd(a, full_matrices=False)
     scale = jnp.maximum(s, jnp.maximum(_FLATTEN * s[0], jnp.finfo(a.dtype).tiny))
     combine = (u / scale) @ u.T

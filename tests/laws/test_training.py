@@ -5,10 +5,23 @@ import numpy as np
 import pytest
 import trial
 
+import csp
 from csp import schedules, structures
 from csp.rules import Target
 
-HARD = ("dual", "gradual", "gradual_regrow", "granet", "random_late", "one_shot", "ste", "set", "rigl", "static", "acdc")
+HARD = (
+    "dual",
+    "gradual",
+    "gradual_regrow",
+    "granet",
+    "random_late",
+    "one_shot",
+    "ste",
+    "set",
+    "rigl",
+    "static",
+    "acdc",
+)
 SCHEDULED = ("gradual", "granet", "dual", "ste", "random_late")  # from the first refresh on
 SHADOWED = ("dual", "dual_pulled", "dual_cycles", "ste", "str", "movement")
 TIGHTENING = ("gradual", "granet", "random_late", "one_shot", "static", "random")  # never more than a refresh ago
@@ -119,6 +132,20 @@ def a_metric_remembers_at_most_one_array_of_the_parameters_size(tried):
         assert len(large) == (metric.name in ("taylor", "movement")), target.path
 
 
+def another_process_resumes_and_settles(tried):
+    """A transformation made anew needs nothing but (params, state); settled, it keeps the support and remembers nothing."""
+    params, state = trial.to_jax(tried.history[-1])
+    before, state = params, csp.settle(state)
+    assert state.memory is None
+    assert state.remembered is None
+    step = trial.compiled(trial.make_step(trial.make_transformation(tried.name)), params, state, 0)
+    for number in range(3):
+        params, state = step(params, state, number)
+    for path, w in params.items():
+        np.testing.assert_array_equal(w != 0, before[path] != 0, path)
+        assert (w != before[path]).any() or not w.any(), path
+
+
 LAWS = (
     the_budget_is_met_to_the_integer,
     units_live_and_die_as_one,
@@ -132,6 +159,7 @@ LAWS = (
     the_state_is_arrays_of_the_same_shape_and_type_from_first_to_last,
     a_method_remembers_at_most_one_array_of_the_parameters_size,
     a_metric_remembers_at_most_one_array_of_the_parameters_size,
+    another_process_resumes_and_settles,
 )
 
 

@@ -47,7 +47,13 @@ LEAVES = {
     "dense": Leaf((3, 3), structures.entries(), 0.0),
     "empty": Leaf((3, 3), structures.entries(), 1.0),
 }
-TURNS = (("taps", "vector"), ("rows", "gates"), ("dense", "empty"))  # every other method gets the one or the other
+TURNS = (  # a method is tried on one of each
+    ("taps", "vector"),
+    ("two_of_four", "banks"),
+    ("rows", "gates", "heads"),
+    ("equal", "zero"),
+    ("dense", "empty"),
+)
 FEW = {name: LEAVES[name] for name in ("entries", "two_of_four", "gates")}
 
 METRICS = {
@@ -98,7 +104,10 @@ def make_method(name: str, steps: int = STEPS, every: int | None = None) -> meth
 
 def leaves_for(name: str, leaves: Mapping[str, Leaf] = LEAVES) -> dict[str, Leaf]:
     """What the method is tried on."""
-    absent = {pair[list(METHODS).index(name) % 2] for pair in TURNS} if leaves is LEAVES else set()
+    number = list(METHODS).index(name)
+    absent = (
+        {path for turn in TURNS for path in turn if path != turn[number % len(turn)]} if leaves is LEAVES else set()
+    )
     pooled = {path for path, leaf in leaves.items() if leaf.structure.pooled} if name in FOR_ENTRIES else set()
     return {path: leaf for path, leaf in leaves.items() if path not in absent | pooled}
 
@@ -170,7 +179,6 @@ class Trial:
     """A training of which everything is known."""
 
     name: str
-    tx: optax.GradientTransformationExtraArgs
     method: methods.Method
     rules: tuple[csp.Rule, ...]
     step: Callable  # compiled
@@ -187,21 +195,26 @@ UPDATE_DTYPES = (None, jnp.float32, jnp.bfloat16, jnp.float16)
 @functools.cache
 def trial(name: str) -> Trial:
     """Every kind of parameter through one method, once per session."""
-    number = list(METHODS).index(name)
-    dtype = UPDATE_DTYPES[number % len(UPDATE_DTYPES)]
-    inner = optax.adamw(LEARNING_RATE, weight_decay=0.01)
-    inner = inner if dtype is None else optax.chain(inner, cast_to(dtype))
-    leaves, method = leaves_for(name), make_method(name)
-    rules = make_rules(leaves, number)
-    tx = csp.sparsify(inner, *rules, method=method)
-    params = make_params(leaves)
+    tx, params = make_transformation(name), make_params(leaves_for(name))
     state = jax.jit(tx.init)(params)
     step = compiled(make_step(tx), params, state, 0)
     history = [to_numpy((params, state))]
     for number in range(STEPS):
         params, state = step(params, state, number)
         history.append(to_numpy((params, state)))
-    return Trial(name, tx, method, rules, step, history)
+    return Trial(name, make_method(name), rules_for(name), step, history)
+
+
+def rules_for(name: str) -> tuple[csp.Rule, ...]:
+    return make_rules(leaves_for(name), first_metric=list(METHODS).index(name))
+
+
+def make_transformation(name: str) -> optax.GradientTransformationExtraArgs:
+    """The methods also take turns over the dtypes of the optimizer's updates."""
+    dtype = UPDATE_DTYPES[list(METHODS).index(name) % len(UPDATE_DTYPES)]
+    inner = optax.adamw(LEARNING_RATE, weight_decay=0.01)
+    inner = inner if dtype is None else optax.chain(inner, cast_to(dtype))
+    return csp.sparsify(inner, *rules_for(name), method=make_method(name))
 
 
 def compiled(function: Callable, *arguments) -> Callable:

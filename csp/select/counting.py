@@ -1,0 +1,172 @@
+"""How many units of each group reach each of seven places, in one pass over the array?
+
+Three facts of XLA decide the form. A sum of counts is fast on the CPU when several are taken in one pass, and runs on
+all cores when its result is one array: so eight neighbours are first added up as fields of four bits of one integer. A
+sum becomes one all-reduce of the result, and nothing else, when the axis that crosses devices is summed last: so every
+competing axis is cut in an outer part and parts that lie together. And what is written in a branch of a conditional is
+compiled by itself.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+
+PLACES = 7
+Read = Callable[..., Array]
+Counter = Callable[[Array, Array], Array]
+
+
+class View(NamedTuple):
+    """An array with each competing axis cut into [outer, inner, pack, lanes]; `groups` is () or a keepdims shape."""
+
+    array: Array
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    pack: tuple[int, ...]
+    groups: tuple[int, ...]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        return tuple(sorted(self.outer + self.inner + self.pack))
+
+    @property
+    def size(self) -> int:
+        return group_size(self.array, self.axes)
+
+    def spread(self, x: Array) -> Array:
+        """One value a group, of a shape that broadcasts to the array."""
+        if not self.groups:
+            return x
+        return x.reshape([1 if a in self.axes else n for a, n in enumerate(self.array.shape)])
+
+
+def view(x: Array, axes: tuple[int, ...]) -> View:
+    """Cuts the axes of x along which units compete. The row-major order inside a group stays as it is."""
+    sizes, roles, spec = [], [], []
+    for a, length in enumerate(x.shape):
+        parts = _split(length, shards(x, a), a == x.ndim - 1, "pack" not in roles) if a in axes else {"": length}
+        sizes += parts.values()
+        roles += parts.keys()
+        spec += [_mesh_axes(x, a)] + [None] * (len(parts) - 1)
+    sharding = jax.typeof(x).sharding.update(spec=PartitionSpec(*spec)) if any(spec) else None
+    outer, inner, lanes, pack = (
+        tuple(i for i, r in enumerate(roles) if r == role) for role in ("outer", "inner", "lanes", "pack")
+    )
+    groups = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if len(axes) < x.ndim else ()
+    return View(lax.reshape(x, sizes, out_sharding=sharding), outer, inner + lanes, pack, groups)
+
+
+def _split(length: int, shards: int, minor: bool, packs: bool) -> dict[str, int]:
+    """The parts of an axis, outermost first, such that all but the outer one stay on their device.
+
+    Shards are known on an explicit mesh only; elsewhere any power of two up to 16 is provided for where it divides.
+    """
+    lanes = 32 if minor else 1
+    rests = {p: length // lanes // p for p in (8, 7, 6, 5, 4) if length % (p * lanes * shards) == 0}
+    if minor:
+        rests = {p: rest for p, rest in rests.items() if rest % 16 == 0}
+    if not packs or not rests:
+        outer = shards if shards > 1 else math.gcd(length, 16)
+        parts = {"outer": outer, "inner": length // max(outer, 1)}
+    else:
+        pack = max(rests, key=lambda p: math.gcd(rests[p], 16) if length > 32 else p)
+        rest = rests[pack]
+        outer = rest if rest <= 32 else shards if shards > 1 else math.gcd(rest, 16)
+        parts = {"outer": outer, "inner": rest // max(outer, 1), "pack": pack, "lanes": lanes}
+    return {role: n for role, n in parts.items() if n != 1} or {"outer": 1}
+
+
+def _mesh_axes(x: Array, axis: int) -> str | tuple[str, ...] | None:
+    spec = jax.typeof(x).sharding.spec
+    return spec[axis] if axis < len(spec) else None
+
+
+def shards(x: Array, axis: int) -> int:
+    """Over how many devices an axis is known to be spread: that of an explicit mesh is, that of an auto mesh is not."""
+    names = _mesh_axes(x, axis)
+    names = (names,) if isinstance(names, str) else names or ()
+    return math.prod(jax.typeof(x).sharding.mesh.shape[name] for name in names)
+
+
+def group_size(x: Array, axes: Sequence[int]) -> int:
+    """How many units compete."""
+    return math.prod(x.shape[a] for a in axes)
+
+
+def count_dtype(size: int) -> DTypeLike:
+    """The integers that count up to `size`."""
+    if size < 2**31:
+        return jnp.int32
+    if not jax.config.read("jax_enable_x64"):
+        raise ValueError(f"{size} units compete, which needs 64-bit counts: set jax_enable_x64")
+    return jnp.int64
+
+
+def position(x: Array, axes: Sequence[int]) -> Array:
+    """The row-major index of every unit within its group."""
+    dtype = count_dtype(group_size(x, axes))
+    sharding = jax.typeof(x).sharding if any(_mesh_axes(x, a) for a in range(x.ndim)) else None
+    index, stride = jnp.zeros((), dtype), 1
+    for a in reversed(axes):
+        index += stride * lax.broadcasted_iota(dtype, x.shape, a, out_sharding=sharding)
+        stride *= x.shape[a]
+    return index
+
+
+def counter(views: Sequence[View], read: Read, *context: Array, weights: Sequence[float] = ()) -> Counter:
+    """count(start, shift): how many units' keys reach start + j 2^shift, for j = 0 to 6, as [7, *groups].
+
+    The key of the unit x is read(x, at, *context), where `at` is its position, counted through all views.
+    """
+
+    def count(start: Array, shift: Array) -> Array:
+        totals, first = [], 0
+        for i, view in enumerate(views):
+            total = _count(view, read, first, start, shift, *context)
+            totals.append(weights[i] * total if weights else total)
+            first += view.size
+        return sum(totals[1:], totals[0])
+
+    return count
+
+
+def _count(view: View, read: Read, first: int, *values: Array) -> Array:
+    dtype = count_dtype(first + view.size)
+
+    def local(x: Array, start: Array, shift: Array, *context: Array) -> list[Array]:
+        place = _place(read(x, first + position(x, view.axes), *context), start, shift)
+        if view.pack:
+            return [jnp.sum(0x1111111 >> (28 - 4 * place), view.pack, keepdims=True)]
+        return _sum([(place > j).astype(dtype) for j in range(PLACES)], view.inner or view.outer)
+
+    counts = fenced(local, view.array, *(view.spread(value) for value in values))
+    if view.pack:
+        counts = _sum([((counts[0] >> (4 * j)) & 15).astype(dtype) for j in range(PLACES)], view.inner)
+    return jnp.sum(jnp.stack(counts), [a + 1 for a in view.axes]).reshape((PLACES, *view.groups))
+
+
+def _place(key: Array, start: Array, shift: Array) -> Array:
+    """How many of the places start + j 2^shift, from j = 0 to 6, the key reaches."""
+    steps = (key - start).astype(shift.dtype) >> shift
+    return jnp.where(key >= start, jnp.minimum(steps, PLACES - 1).astype(jnp.int32) + 1, 0)
+
+
+def _sum(parts: list[Array], axes: Sequence[int]) -> list[Array]:
+    """The sums of all parts along the axes, in one pass."""
+    if not axes:
+        return parts
+    zeros = [jnp.zeros((), part.dtype) for part in parts]
+    sums = lax.reduce(parts, zeros, lambda xs, ys: [x + y for x, y in zip(xs, ys, strict=True)], axes)
+    return [lax.expand_dims(part, axes) for part in sums]
+
+
+def fenced(f: Callable[..., Any], *args: Array) -> Any:
+    """f(*args), compiled by itself: fused with nothing outside, and none of it kept in memory from pass to pass."""
+    always = lax.optimization_barrier(jnp.array(True))
+    return lax.cond(always, f, lambda *args: jax.tree.map(jnp.zeros_like, jax.eval_shape(f, *args)), *args)

@@ -1,0 +1,82 @@
+"""The tree is the architecture: imports point one way, the core is light, files stay short."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = (
+    "select",
+    "structures",
+    "metrics",
+    "shrinkage",
+    "schedules",
+    "budgets",
+    "rules",
+    "moments",
+    "methods",
+    "sharding",
+    "nonfinite",
+    "placement",
+    "driver",
+    "sparsify",
+    "solve",
+    "lowrank",
+    "oneshot",
+    "report",
+)
+FILES = sorted((ROOT / "csp").rglob("*.py"))
+CORE = {"jax", "optax", "numpy", "csp"}
+LAZY = {"sklearn"}
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(ROOT / "csp").parts[0].removesuffix(".py")
+
+
+def _imports(path: Path):
+    """(module, is it at the top of the file) for every import."""
+    tree = ast.parse(path.read_text())
+    top = set(tree.body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "csp":
+            yield from ((f"csp.{alias.name}", node in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, node in top
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    part = _part(path)
+    if part in ("__init__", "__main__"):
+        return
+    for module, _ in _imports(path):
+        if module.startswith("csp."):
+            target = module.split(".")[1]
+            assert target == part or ORDER.index(target) < ORDER.index(part), f"{part} must not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_imports_jax_optax_and_numpy_only(path):
+    for module, at_top in _imports(path):
+        name = module.split(".")[0]
+        if name not in sys.stdlib_module_names:
+            assert name in CORE or (name in LAZY and not at_top), f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_say_what_question_they_answer(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "no first lines"
+    assert len(text.splitlines()) <= 350
+
+
+def test_import_brings_no_heavy_library():
+    code = "import sys, csp; print([m for m in ('flax', 'orbax', 'sklearn', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,114 @@
+"""density, report and verify: exact counts, readable tables, errors that name every tensor."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import csp
+from csp import BudgetError, Rule, budgets, methods, structures
+
+RULES = (
+    Rule("a/.*", structures.entries(), sparsity=0.75),
+    Rule("b", structures.n_of_m(2, 4)),
+    Rule("c", structures.rank(), sparsity=0.5),
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "a": {"kernel": jax.random.normal(keys[0], (16, 8)), "bias": jnp.ones(8)},
+        "b": jax.random.normal(keys[1], (10, 6)),
+        "c": jax.random.normal(keys[2], (12, 12)),
+    }
+    tx = optax.MultiSteps(csp.sparsify(optax.sgd(0.1), *RULES, method=methods.one_shot(2)), 1)
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    for _ in range(2):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def test_density_counts(trained):
+    params, _ = trained
+    density = csp.density(params)
+    assert density["a/kernel"] == 32 / 128
+    assert density["a/bias"] == 1.0
+    nonzero = sum(int(np.count_nonzero(x)) for x in jax.tree.leaves(params))
+    assert csp.density(params, total=True) == nonzero / sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_report_knows_what_was_asked_from_the_state_alone(trained):
+    params, state = trained
+    restored = jax.tree.unflatten(jax.tree.structure(state), [np.asarray(x) for x in jax.tree.leaves(state)])
+    rows = {row.path: row for row in csp.report(params, restored).rows}
+    assert rows["a/kernel"].asked == rows["a/kernel"].reached == 0.75
+    assert rows["b"].structure == "2:4"
+    assert rows["b"].smallest == "n_of_m"
+    assert rows["c"].reached >= 0.5
+    assert rows["c"].bytes["factors"] == 3 * 24 * 4
+    assert rows["a/bias"].structure == ""
+    assert rows["a/bias"].asked is None
+
+
+def test_violation_is_what_the_projection_cut_away():
+    w = jnp.arange(1.0, 9.0).reshape(4, 2)
+    tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=0.5), method=methods.one_shot(1))
+    updates, state = tx.update({"w": jnp.zeros_like(w)}, tx.init({"w": w}), {"w": w})
+    row = csp.report(optax.apply_updates({"w": w}, updates), state).rows[0]
+    assert row.violation == pytest.approx((1 + 2 + 3 + 4) / 36)
+
+
+def test_bitmask_bytes_are_predicted():
+    w = jnp.where(jnp.arange(64 * 32).reshape(64, 32) % 10 == 0, 1.0, 0.0)
+    row = csp.report({"w": w}).rows[0]
+    assert row.bytes["dense"] == 64 * 32 * 4
+    assert row.bytes["bitmask"] == 64 * 32 // 8 + 205 * 4 + 65 * 4
+
+
+def test_report_prints_and_serialises(trained):
+    report = csp.report(*trained)
+    lines = str(report).splitlines()
+    assert lines[0].split()[:3] == ["path", "shape", "structure"]
+    assert lines[-1].startswith("total")
+    assert len({len(line) for line in lines}) == 1
+    assert json.loads(json.dumps(report.to_json()))[0]["path"] == "a/bias"
+
+
+def test_report_refuses_a_state_without_sparsify(trained):
+    with pytest.raises(ValueError, match=r"csp\.sparsify"):
+        csp.report(trained[0], optax.adam(1e-3).init(trained[0]))
+
+
+def test_verify_names_every_tensor_that_misses(trained):
+    params, _ = trained
+    csp.verify(params, *RULES)
+    dense = jax.tree.map(lambda w: w + jax.random.normal(jax.random.key(5), w.shape), params)
+    with pytest.raises(BudgetError) as error:
+        csp.verify(dense, *RULES)
+    assert all(repr(path) in str(error.value) for path in ("a/kernel", "b", "c"))
+    assert "\n" not in str(error.value)
+
+
+def test_verify_counts_to_one_unit():
+    w = jnp.zeros((10, 10)).at[:1].set(1.0)
+    rule = Rule("w", structures.entries(), sparsity=0.9)
+    csp.verify({"w": w}, rule)
+    with pytest.raises(BudgetError, match=r"keeps 11 of entries, its budget is 10"):
+        csp.verify({"w": w.at[5, 5].set(1.0)}, rule)
+    with pytest.raises(BudgetError, match=r"keeps 9"):
+        csp.verify({"w": w.at[0, 0].set(0.0)}, rule)
+    csp.verify({"w": w.at[0, 0].set(0.0)}, rule, exact=False)
+
+
+def test_verify_of_a_joint_budget_counts_together():
+    rule = Rule("[ab]", structures.entries(), sparsity=0.5, budget=budgets.global_())
+    csp.verify({"a": jnp.ones((4, 4)), "b": jnp.zeros((4, 4))}, rule)
+    with pytest.raises(BudgetError, match=r"'a', 'b' together keep 17"):
+        csp.verify({"a": jnp.ones((4, 4)), "b": jnp.zeros((4, 4)).at[0, 0].set(1.0)}, rule)

@@ -1,0 +1,365 @@
+"""Do the solvers solve? Oracles: scikit-learn in float64, closed forms, optimality conditions, brute force."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import Lasso, OrthogonalMatchingPursuit
+
+from csp import select, shrinkage, solve
+
+N, D, TRUE = 100, 200, 10
+ALPHA = 0.1
+
+
+def regression(n=N, d=D, true=TRUE, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, d))
+    x = np.zeros(d)
+    x[:true] = 2 * rng.normal(size=true)
+    return a, a @ x + 0.3 * rng.normal(size=n)
+
+
+def signals(k, kind, trials, n=100, d=256, seed=0):
+    """One Gaussian matrix and `trials` k-sparse signals."""
+    rng = np.random.default_rng(seed)
+    a, x = rng.normal(size=(n, d)), np.zeros((trials, d))
+    for signal in x:
+        signal[rng.choice(d, k, replace=False)] = rng.normal(size=k) if kind == "gaussian" else rng.choice([-1, 1], k)
+    return jnp.asarray(a, jnp.float32), x
+
+
+def scikit_lasso(a, y, alpha):
+    return Lasso(alpha=alpha, fit_intercept=False, tol=1e-15, max_iter=100_000).fit(a, y).coef_
+
+
+# the Lasso
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "metric"])
+@pytest.mark.parametrize("problem", [(100, 200, 0.1), (60, 200, 0.02), (300, 50, 0.05)])
+def test_lasso_meets_scikit_learn(method, problem):
+    n, d, alpha = problem
+    a, y = regression(n, d)
+    with jax.enable_x64(True):
+        x = np.asarray(solve.lasso(a, y, alpha, method))
+    expected = scikit_lasso(a, y, alpha)
+    np.testing.assert_allclose(x, expected, atol=1e-8)
+    np.testing.assert_array_equal(x != 0, expected != 0)
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "metric"])
+def test_lasso_satisfies_kkt_and_closes_the_duality_gap(method):
+    a, y = regression()
+    with jax.enable_x64(True):
+        x = np.asarray(solve.lasso(a, y, ALPHA, method))
+    residual = y - a @ x
+    pull = a.T @ residual / N
+    np.testing.assert_allclose(pull[x != 0], ALPHA * np.sign(x[x != 0]), atol=1e-9)
+    assert np.max(np.abs(pull)) <= ALPHA + 1e-9
+    primal = residual @ residual / (2 * N) + ALPHA * np.sum(np.abs(x))
+    feasible = residual * min(1, ALPHA / np.max(np.abs(pull)))
+    dual = (y @ y - (y - feasible) @ (y - feasible)) / (2 * N)
+    assert 0 <= primal - dual + 1e-15 < 1e-9 * primal
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "metric"])
+def test_lasso_of_an_orthogonal_design_is_one_soft_threshold(method):
+    rng = np.random.default_rng(1)
+    a = np.linalg.qr(rng.normal(size=(40, 20)))[0] * np.sqrt(40)
+    y = rng.normal(size=40)
+    with jax.enable_x64(True):
+        x = solve.lasso(a, y, 0.1, method)
+        np.testing.assert_allclose(x, shrinkage.soft(a.T @ y / 40, 0.1), atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "metric"])
+def test_lasso_beyond_the_largest_alpha_is_zero(method):
+    a, y = regression()
+    assert not np.any(solve.lasso(a, y, 1.01 * np.max(np.abs(a.T @ y)) / N, method))
+    assert not np.any(solve.lasso(a, np.zeros(N), 0.0, method))
+
+
+def test_lasso_maps_over_penalties():
+    a, y = regression()
+    alphas = np.array([0.05, 0.2])
+    with jax.enable_x64(True):
+        together = jax.vmap(lambda alpha: solve.lasso(a, y, alpha))(alphas)
+        for x, alpha in zip(together, alphas, strict=True):
+            np.testing.assert_allclose(x, solve.lasso(a, y, alpha), atol=1e-10)
+
+
+def test_decoupled_shrinkage_does_not_solve_the_lasso():
+    """Adam with one threshold for all weights, whatever their step: another problem, another support."""
+    a, y = regression()
+    steps, rate = 4000, 0.01
+
+    def step(i, state):
+        x, m, v = state
+        g = (a @ x - y) @ a / N
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        direction = m / (1 - 0.9 ** (i + 1.0)) / (jnp.sqrt(v / (1 - 0.999 ** (i + 1.0))) + 1e-8)
+        now = rate * (1 - i / steps)
+        return shrinkage.soft(x - now * direction, now * ALPHA), m, v
+
+    with jax.enable_x64(True):
+        a, y = jnp.asarray(a), jnp.asarray(y)
+        decoupled = np.asarray(jax.lax.fori_loop(0, steps, step, (jnp.zeros(D),) * 3)[0])
+        metric = np.asarray(solve.lasso(a, y, ALPHA, "metric"))
+    expected = scikit_lasso(np.asarray(a), np.asarray(y), ALPHA)
+    assert np.max(np.abs(metric - expected)) < 1e-8
+    assert np.max(np.abs(decoupled - expected)) > 0.02
+    assert np.sum(decoupled != 0) > 3 * np.sum(expected != 0)
+
+
+# the trimmed lasso
+
+
+def stationary(a, y, k, penalty, steps=20_000):
+    step = 1 / np.linalg.norm(a, 2) ** 2
+
+    def walk(_, x):
+        return shrinkage.trimmed_prox(x - step * (a @ x - y) @ a, k, step * penalty)
+
+    return np.asarray(jax.lax.fori_loop(0, steps, walk, jnp.zeros(a.shape[1])))
+
+
+@pytest.mark.parametrize("k", [0, 3, 10])
+def test_the_trimmed_lasso_is_an_exact_penalty(k):
+    a, y = regression(40, 60)
+    bound = np.max(np.linalg.norm(a, axis=0)) * np.linalg.norm(y)  # of |grad| wherever the misfit is below that of 0
+    with jax.enable_x64(True):
+        above = stationary(a, y, k, 1.01 * bound)
+        below = stationary(a, y, k, 0.01 * bound)
+    assert np.sum(above != 0) <= k < np.sum(below != 0)
+    gradient = a.T @ (a @ above - y)
+    np.testing.assert_allclose(gradient[above != 0], 0, atol=1e-6)  # the survivors are unbiased
+
+
+# k-sparse recovery
+
+
+def success(method, k, kind, trials=12):
+    a, x = signals(k, kind, trials)
+    found = jax.jit(jax.vmap(lambda y: solve.recover(a, y, k, method)))(jnp.asarray(x @ np.asarray(a).T, jnp.float32))
+    return np.mean(np.linalg.norm(found - x, axis=1) < 1e-4 * np.linalg.norm(x, axis=1))
+
+
+def test_trimmed_recovers_gaussian_signals_where_omp_does_not():
+    assert success("trimmed", 35, "gaussian") > 0.9
+    assert success("omp", 35, "gaussian") < 0.7
+    assert success("lasso+ls", 35, "gaussian") < 0.7
+
+
+def test_trimmed_recovers_signs_no_worse_than_lasso():
+    assert success("trimmed", 25, "signs") == 1
+    assert success("trimmed", 30, "signs") >= success("lasso+ls", 30, "signs")
+    assert success("niht", 25, "signs") < 1
+
+
+@pytest.mark.parametrize("method", ["trimmed", "niht", "omp", "lasso+ls"])
+@pytest.mark.parametrize("k", [0, 1, 8])
+def test_easy_signals_are_recovered_by_every_method(method, k):
+    a, x = signals(k, "gaussian", 1, n=60, d=90)
+    found = solve.recover(a, np.asarray(a) @ x[0], k, method)
+    np.testing.assert_allclose(found, x[0], atol=1e-4)
+    assert np.sum(found != 0) <= k
+
+
+@pytest.mark.parametrize("method", ["trimmed", "niht", "omp", "lasso+ls"])
+def test_noisy_recovery_is_the_least_squares_fit_on_its_support(method):
+    a, y = regression(60, 90, 5)
+    with jax.enable_x64(True):
+        x = np.asarray(solve.recover(a, y, 7, method))
+    keep = x != 0
+    assert keep.sum() == 7
+    np.testing.assert_allclose(x[keep], np.linalg.lstsq(a[:, keep], y, rcond=None)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_omp_is_scikit_learns(seed):
+    a, y = regression(50, 80, 12, seed)
+    a /= np.linalg.norm(a, axis=0)
+    expected = OrthogonalMatchingPursuit(n_nonzero_coefs=9, fit_intercept=False).fit(a, y).coef_
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(solve.recover(a, y, 9, "omp"), expected, atol=1e-9)
+
+
+def test_recovery_does_not_depend_on_the_units_of_the_columns():
+    a, x = signals(12, "gaussian", 1, n=60, d=90)
+    a = np.asarray(a, np.float64)
+    units = np.exp(3 * np.random.default_rng(0).normal(size=90))
+    with jax.enable_x64(True):
+        found = solve.recover(a * units, a @ x[0], 12)
+    np.testing.assert_allclose(found * units, x[0], atol=1e-9)
+
+
+def test_recovery_survives_degenerate_matrices():
+    a = np.ones((6, 5))
+    a[:, 4] = 0
+    for method in ("trimmed", "niht", "omp", "lasso+ls"):
+        x = solve.recover(a, np.ones(6), 2, method)
+        np.testing.assert_allclose(a @ x, 1, atol=1e-3)
+
+
+# layers
+
+
+def layer(size=48, out=20, samples=400, seed=0):
+    """Correlated inputs of unequal scale."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, size // 4)) @ rng.normal(size=(size // 4, size)) + 0.5 * rng.normal(
+        size=(samples, size)
+    )
+    x *= np.exp(0.7 * rng.normal(size=size))
+    return x.T @ x / samples, rng.normal(size=(size, out))
+
+
+def misfit(gram, w, z):
+    return np.einsum("io,ij,jo->", z - w, gram, z - w) / np.einsum("io,ij,jo->", w, gram, w)
+
+
+def fit_on(gram, w, keep):
+    """Least squares on the support, column by column."""
+    z = np.zeros_like(w)
+    for column in range(w.shape[1]):
+        inside = keep[:, column]
+        z[inside, column] = np.linalg.solve(gram[np.ix_(inside, inside)], gram[inside] @ w[:, column])
+    return z
+
+
+def test_least_squares_on_support_solves_the_normal_equations():
+    gram, w = layer()
+    keep = np.random.default_rng(1).uniform(size=w.shape) < 0.4
+    keep[:, 0] = False
+    with jax.enable_x64(True):
+        z = solve.least_squares_on_support(gram, w, keep)
+    np.testing.assert_allclose(z, fit_on(gram, w, keep), atol=1e-8)
+
+
+def test_least_squares_on_support_takes_a_singular_gram():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(10, 30))
+    x[:, 3] = 0
+    w = rng.normal(size=(30, 4))
+    keep = rng.uniform(size=w.shape) < 0.8
+    with jax.enable_x64(True):
+        z = np.asarray(solve.least_squares_on_support(x.T @ x, w, keep))
+    np.testing.assert_allclose(x @ z, x @ w, atol=1e-6)
+    assert not z[~keep].any()
+
+
+def test_admm_on_a_convex_set_is_exact():
+    gram, w = layer(size=20)
+    keep = np.random.default_rng(1).uniform(size=w.shape) < 0.5
+    with jax.enable_x64(True):
+        z = solve.admm(gram, w, lambda z: shrinkage.hard(z, keep), steps=3000)
+    np.testing.assert_allclose(z, fit_on(gram, w, keep), atol=1e-6)
+
+
+def entries(k):
+    def project(z):
+        return shrinkage.hard(z, select.keep_largest(jnp.abs(z), k))
+
+    def shrink(z, t):
+        return shrinkage.trimmed(z, select.keep_largest(jnp.abs(z), k), t)
+
+    return project, shrink
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.7, 0.9])
+def test_layer_solvers_beat_magnitude_and_wanda(sparsity):
+    gram, w = layer()
+    k = round(w.size * (1 - sparsity))
+    project, shrink = entries(k)
+    scale = np.sqrt(np.diag(gram))[:, None]
+    naive = {"magnitude": np.asarray(project(w)), "wanda": np.asarray(project(w * scale)) / scale}
+    fitted = min(misfit(gram, w, fit_on(gram, w, z != 0)) for z in naive.values())
+    for sparse in (solve.admm(gram, w, project), solve.trimmed_ista(gram, w, shrink)):
+        assert np.sum(sparse != 0) <= k
+        z = np.asarray(solve.least_squares_on_support(gram, w, sparse != 0), np.float64)
+        assert misfit(gram, w, z) < 0.9 * fitted < min(misfit(gram, w, z) for z in naive.values())
+
+
+def test_layer_solvers_come_near_the_best_of_all_supports():
+    size, k, ratios = 9, 3, {"admm": [], "trimmed": [], "magnitude": []}
+    project, shrink = entries(k)
+    for seed in range(20):
+        gram, w = layer(size, 1, seed=seed)
+        every = (np.isin(np.arange(size), c)[:, None] for c in itertools.combinations(range(size), k))
+        best = min(misfit(gram, w, fit_on(gram, w, keep)) for keep in every)
+        found = {
+            "admm": solve.admm(gram, w, project),
+            "trimmed": solve.trimmed_ista(gram, w, shrink),
+            "magnitude": project(w),
+        }
+        for name, z in found.items():
+            ratios[name].append(misfit(gram, w, fit_on(gram, w, np.asarray(z) != 0)) / best)
+    assert min(map(min, ratios.values())) > 1 - 1e-9
+    assert np.median(ratios["admm"]) < 1.1
+    assert np.median(ratios["trimmed"]) < 1.5
+    assert np.median(ratios["magnitude"]) > np.median(ratios["admm"])
+
+
+def test_admm_takes_any_projection():
+    gram, w = layer(size=24, out=24)
+    with jax.enable_x64(True):
+        z = np.asarray(solve.admm(gram, w, lambda z: shrinkage.truncate(z, 5)))
+        plain = np.asarray(shrinkage.truncate(w, 5))
+    assert np.linalg.matrix_rank(z, tol=1e-9) == 5
+    assert misfit(gram, w, z) < 0.8 * misfit(gram, w, plain)
+
+
+def test_layer_solvers_map_over_layers():
+    project, shrink = entries(100)
+    grams, ws = map(np.stack, zip(*(layer(24, 10, seed=s) for s in range(3)), strict=True))
+    for one in (
+        lambda gram, w: solve.admm(gram, w, project),
+        lambda gram, w: solve.trimmed_ista(gram, w, shrink),
+        lambda gram, w: solve.least_squares_on_support(gram, w, w > 0),
+    ):
+        with jax.enable_x64(True):
+            for z, gram, w in zip(jax.vmap(one)(grams, ws), grams, ws, strict=True):
+                np.testing.assert_allclose(z, one(gram, w), atol=1e-6)
+
+
+def test_inputs_that_never_fire_do_no_harm():
+    gram, w = layer(size=24)
+    gram[:3] = gram[:, :3] = 0
+    project, shrink = entries(100)
+    for gram_ in (gram, np.zeros_like(gram)):
+        for z in (solve.admm(gram_, w, project), solve.trimmed_ista(gram_, w, shrink)):
+            assert np.isfinite(z).all()
+            assert np.isfinite(solve.least_squares_on_support(gram_, w, z != 0)).all()
+
+
+# bad input
+
+
+BAD = {
+    "unknown method 'lars': choose one of 'ista', 'fista', 'metric'": lambda a, y: solve.lasso(a, y, 0.1, "lars"),
+    "unknown method 'lars': choose one of 'trimmed'": lambda a, y: solve.recover(a, y, 3, "lars"),
+    "alpha = -1 must be": lambda a, y: solve.lasso(a, y, -1),
+    "alpha = nan must be": lambda a, y: solve.lasso(a, y, float("nan")),
+    "k = 31 must be at least 0 and at most 20": lambda a, y: solve.recover(a, y, 31),
+    "k = -1 must be": lambda a, y: solve.recover(a, y, -1),
+    "k = 2.5 is not an integer": lambda a, y: solve.recover(a, y, 2.5),
+    "steps = 0 must be at least 1": lambda a, y: solve.lasso(a, y, 0.1, steps=0),
+    "y contains NaN": lambda a, y: solve.recover(a, y * np.nan, 3),
+    "a contains NaN": lambda a, y: solve.lasso(a / 0.0, y, 0.1),
+    "a has dtype complex": lambda a, y: solve.lasso(a * 1j, y, 0.1),
+    r"got \(20, 30\) and \(19,\)": lambda a, y: solve.lasso(a, y[1:], 0.1),
+    "is empty": lambda a, y: solve.lasso(a[:, :0], y, 0.1),
+    "gram contains NaN": lambda a, y: solve.admm(a.T @ a * np.nan, np.ones((30, 2)), entries(3)[0]),
+    r"got w \(29, 2\) and gram \(30, 30\)": lambda a, y: solve.admm(a.T @ a, np.ones((29, 2)), entries(3)[0]),
+    "keep must be boolean": lambda a, y: solve.least_squares_on_support(a.T @ a, np.ones((30, 2)), np.ones((30, 2))),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(message):
+    rng = np.random.default_rng(0)
+    with np.errstate(divide="ignore"), pytest.raises(ValueError, match=message):
+        BAD[message](rng.normal(size=(20, 30)), rng.normal(size=20))
