@@ -1,68 +1,80 @@
-"""What all benchmarks share: interleaved medians in one process, a table, and a flat JSON list under results/."""
+"""How the benchmarks measure, print and record.
+
+All calls of one comparison take turns in one process, so that they share whatever else the machine does; the median of
+each is kept. A benchmark's JSON is a list of flat records.
+"""
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-RESULTS = Path(__file__).parent.parent / "results"
+Record = dict[str, Any]
 
 
-def options(doc: str, name: str) -> argparse.Namespace:
-    """--quick and --out, which every benchmark has."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repetitions")
-    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON goes")
+def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
+    """Seconds of each call: the median over rounds in which every call runs once, after one round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            seconds[name].append(once(call))
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def once(call: Callable[[], Any]) -> float:
+    """Seconds of one call, with all its results ready."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def compiled(f: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
+    """f compiled for these arguments; its `memory_analysis().temp_size_in_bytes` is what it needs beside them."""
+    return jax.jit(f, donate_argnums=donate).lower(*args).compile()
+
+
+def options(description: str, name: str) -> argparse.Namespace:
+    """--quick and --out of a benchmark's command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
+    parser.add_argument("--out", type=Path, default=Path("results") / f"{name}.json", help="default: %(default)s")
     return parser.parse_args()
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run, taken in turns so that noise falls on all of them alike; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> float:
-    """The median, over the rounds, of one run's time over another's."""
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def table(records: list[dict], columns: list[str]) -> None:
-    """Prints these columns of the records."""
-    cells = [columns, *([_cell(record.get(column, "")) for column in columns] for record in records)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-
-
-def write(path: Path, records: list[dict]) -> None:
-    """The records, each with the command and the machine that made it."""
-    made = {
+def machine() -> Record:
+    """Where the numbers come from, and how."""
+    return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {jax.device_count()} {jax.devices()[0].platform} device, jax {jax.__version__}",
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([record | made for record in records], indent=1, default=float) + "\n")
-    print(f"\nwrote {path.name}")
+
+
+def show(records: Sequence[Record], columns: Sequence[str]) -> None:
+    """Prints a table of these columns."""
+    rows = [list(columns)] + [[_cell(record.get(column, "")) for column in columns] for record in records]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def save(records: Sequence[Record], out: Path) -> None:
+    """Writes the records, each with the machine it was measured on."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([record | machine() for record in records], indent=1, default=float) + "\n")
+    print(f"wrote {out}")

@@ -1,6 +1,7 @@
 """How much better is pruning after training that knows the layer's inputs? Reconstruction error |XW' - XW|^2 / |XW|^2.
 
-A layer of Gaussian weights with correlated inputs (power-law spectrum), every solver of `csp.oneshot`, 50 to 90 % and N of M.
+A layer of Gaussian weights with correlated inputs (power-law spectrum), every solver of `csp.oneshot`, 50 to 90 % and N
+of M.
 """
 
 import time
@@ -8,7 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _timing import options, table, write
+from _timing import options, save, show
 
 import csp
 from csp import Rule, oneshot, structures
@@ -33,8 +34,8 @@ def main() -> None:
             if solver is oneshot.sparsegpt and structure.pooled:
                 continue
             records.append(_record(Rule("w", structure, sparsity=sparsity), solver, size, seeds))
-    table(records, ["structure", "sparsity", "solver", "error", "error_se", "of_magnitude", "of_wanda", "seconds"])
-    write(chosen.out, records)
+    show(records, ["structure", "sparsity", "solver", "error", "error_se", "of_magnitude", "of_wanda", "seconds"])
+    save(records, chosen.out)
 
 
 def _record(rule: Rule, solver: oneshot.Solver, size: int, seeds: int) -> dict:

@@ -1,4 +1,5 @@
-"""What does a csp step cost over the optimizer's own? Ratios to plain optax.adamw, and temporary memory, on this machine.
+"""What does a csp step cost over the optimizer's own? Ratios to plain optax.adamw, and temporary memory, on this
+machine.
 
 Targets: an ordinary step <= 1.10 (primal) and <= 1.35 (dual), a refresh <= 6 and below 1.5 on average, after the freeze
 <= 1.05, and no more temporary memory than one parameter array.
@@ -7,7 +8,7 @@ Targets: an ordinary step <= 1.10 (primal) and <= 1.35 (dual), a refresh <= 6 an
 import jax
 import jax.numpy as jnp
 import optax
-from _timing import interleaved, median, options, ratio, table, write
+from _timing import medians, options, save, show
 
 import csp
 from csp import Rule, methods, structures
@@ -27,8 +28,11 @@ def main() -> None:
     records = []
     for shapes in ([(1024, 1024)], [(2048, 2560)] * 4)[: 1 if chosen.quick else 2]:
         records += _records(shapes, repeats=7 if chosen.quick else 15)
-    table(records, ["parameters", "method", "when", "ratio", "average", "target", "ms", "temporary_arrays"])
-    write(chosen.out, records)
+    show(
+        records,
+        ["parameters", "method", "when", "ratio", "average", "target", "ms", "temporary_arrays", "temporary_of_model"],
+    )
+    save(records, chosen.out)
 
 
 def _records(shapes: list[tuple[int, int]], repeats: int) -> list[dict]:
@@ -45,8 +49,8 @@ def _records(shapes: list[tuple[int, int]], repeats: int) -> list[dict]:
         cases[name, "refresh"] = _Run(tx, params, gradients, refresh)
         cases[name, "frozen"] = _Run(tx, params, gradients, end + 1)
         cases[name, "settled"] = _Run(tx, params, gradients, end + 1, settled=True)
-    seconds = interleaved({f"{a} {b}": run for (a, b), run in cases.items()}, repeats)
-    ratios = {case: ratio(seconds, " ".join(case), "plain adamw") for case in cases}
+    seconds = medians(cases, repeats)
+    ratios = {case: seconds[case] / seconds["plain", "adamw"] for case in cases}
     return [
         {
             "parameters": size,
@@ -55,8 +59,9 @@ def _records(shapes: list[tuple[int, int]], repeats: int) -> list[dict]:
             "ratio": ratios[name, when],
             "average": _average(name, ratios) if when == "refresh" else "",
             "target": _target(name, when),
-            "ms": 1e3 * median(seconds[f"{name} {when}"]),
+            "ms": 1e3 * seconds[name, when],
             "temporary_arrays": run.temporary / largest,
+            "temporary_of_model": run.temporary / (4 * size),
         }
         for (name, when), run in cases.items()
     ]
@@ -79,7 +84,10 @@ class _Run:
         self.gradients, self.count = gradients, count
         sparse = {name: jnp.where(jnp.abs(p) > 1.645, p, 0) for name, p in params.items()}
         state = tx.init(params)
-        self.carry = (sparse if count is not None else jax.tree.map(jnp.copy, params), csp.settle(state) if settled else state)
+        self.carry = (
+            sparse if count is not None else jax.tree.map(jnp.copy, params),
+            csp.settle(state) if settled else state,
+        )
         self.step = jax.jit(lambda carry, g: _apply(tx, *carry, g), donate_argnums=0)
         self._rewind()
         compiled = self.step.lower(self.carry, gradients).compile()

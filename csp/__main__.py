@@ -1,10 +1,12 @@
 """`python -m csp`: a demonstration that needs no data. It trains, prunes, verifies and reports within a minute.
 
-Ten "digits", each a pair of formants that glide through 40 mel bands for 12 frames, are told apart in noise by a network of
+Ten "digits", each a pair of formants that glide through 40 mel bands for 12 frames, are told apart in noise by a
+network of
 three layers: dense, pruned gradually and pruned by compressed sensing, with the same data, order and steps.
 """
 
 import argparse
+import itertools
 import time
 from functools import partial
 
@@ -23,14 +25,18 @@ RULES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m csp", description="Train, prune, verify and report, within a minute.")
+    parser = argparse.ArgumentParser(
+        prog="python -m csp", description="Train, prune, verify and report, within a minute."
+    )
     parser.add_argument("--steps", type=int, default=1_500, help="length of each training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the weights (default: %(default)s)")
     options = parser.parse_args()
     if options.steps < 1:
         parser.error(f"--steps {options.steps}: a training has at least one step")
 
-    print(f"Digits made of gliding formants, {options.steps:,} steps of {BATCH}; hidden layers keep 8 of every 128 weights.\n")
+    print(
+        f"Digits of gliding formants, {options.steps:,} steps of {BATCH}; hidden layers keep 8 of every 128 weights.\n"
+    )
     plain = optax.adamw(optax.cosine_decay_schedule(2e-3, options.steps), weight_decay=1e-2)
     optimizers = {
         "dense": plain,
@@ -47,7 +53,9 @@ def main() -> None:
 
     csp.verify(params, *RULES)
     print(f"\nThe last one, its budgets verified:\n\n{csp.report(params, state)}\n")
-    print("Next: the same in your own loop is one line, tx = csp.sparsify(optax.adamw(1e-3), sparsity=0.9, steps=10_000).")
+    print(
+        "Next: the same in your own loop is one line, tx = csp.sparsify(optax.adamw(1e-3), sparsity=0.9, steps=10_000)."
+    )
 
 
 def _train(optimizer: optax.GradientTransformation, steps: int, seed: int):
@@ -68,7 +76,7 @@ def _train(optimizer: optax.GradientTransformation, steps: int, seed: int):
 
 def _network(key: jax.Array) -> dict:
     sizes = (BANDS * FRAMES, 256, 256, DIGITS)
-    layers = [_layer(jax.random.fold_in(key, i), m, n) for i, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))]
+    layers = [_layer(jax.random.fold_in(key, i), m, n) for i, (m, n) in enumerate(itertools.pairwise(sizes))]
     return {"hidden": layers[:-1], "output": layers[-1]}
 
 
@@ -93,7 +101,7 @@ def _accuracy(params: dict, seed: int) -> jax.Array:
 
 
 def _digits(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Formants glide from one band to another, the pair depends on the digit; voices shift them and noise covers them."""
+    """Two formants glide between bands that depend on the digit; voices shift them and noise covers them."""
     which, shift, noise = jax.random.split(key, 3)
     labels = jax.random.randint(which, (count,), 0, DIGITS)
     ends = jax.random.uniform(jax.random.key(7), (DIGITS, 2, 2), minval=6.0, maxval=34.0)

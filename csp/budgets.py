@@ -1,11 +1,12 @@
 """Which tensor gives how much?
 
 A budget shares one sparsity out over the parameters of a rule. Static budgets (uniform, erk, given) are settled before
-training, in exact integers. Data-driven ones (global_, lamp) keep the *total* exact and let the weights decide, again at
-every refresh, how much of it each tensor keeps.
+training, in exact integers. Data-driven ones (global_, lamp) keep the *total* exact and let the weights decide, again
+at every refresh, how much of it each tensor keeps.
 """
 
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,9 @@ import numpy as np
 from csp import select
 from csp.structures import Structure, keep_count
 
-_GRID = 2.0 ** (-np.arange(0, 20, 0.125, np.float32))  # a fraction of the largest worth: 20 octaves, 8 steps in each
+_GRID = np.exp2(-np.arange(0, 20, 0.125)).astype(
+    np.float32
+)  # a fraction of the largest worth: 20 octaves, 8 steps in each
 
 Shares = dict[str, tuple[float, Any]]  # path -> (sparsity, kept units)
 
@@ -32,6 +35,10 @@ class Budget:
         """The final budget of each parameter; for a joint budget, where it starts from."""
         return {path: (sparsity, structure.kept(shape, sparsity)) for path, shape in shapes.items()}
 
+    def allocate(self, worths: Sequence[jax.Array], total: jax.typing.ArrayLike) -> list[jax.Array]:
+        """How many units each tensor keeps, from the worths of their units; of joint budgets only."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Budget):
@@ -43,6 +50,12 @@ class Given(Budget):
     sparsities: tuple[tuple[str, float], ...]
 
     def share(self, structure, shapes, sparsity):
+        for pattern, _ in self.sparsities:
+            if not any(re.fullmatch(pattern, path) for path in shapes):
+                nearest = ", ".join(map(repr, difflib.get_close_matches(pattern, shapes, cutoff=0.0)))
+                raise ValueError(
+                    f"budgets.given: {pattern!r} matches no parameter of its rule, but there are {nearest}"
+                )
         shares = {}
         for path, shape in shapes.items():
             own = next((s for pattern, s in self.sparsities if re.fullmatch(pattern, path)), sparsity)
@@ -71,15 +84,16 @@ class Joint(Budget):
     def total(self, sizes: Sequence[int], sparsity: float) -> int:
         return keep_count(sum(sizes), sparsity)
 
-    def allocate(self, worths: Sequence[jax.Array], total: jax.Array) -> list[jax.Array]:
+    def allocate(self, worths, total):
         """How many units each tensor keeps: sums to `total` exactly.
 
-        Bisection on the score s: kept_l(s) = max(floor_l, count_l(s)) falls as s rises; what is missing at the last s that
-        keeps at most `total` goes to the tensors whose units tie there, in order.
+        Bisection on the score s: kept_l(s) = max(floor_l, count_l(s)) falls as s rises; what is missing at the last s
+        that keeps at most `total` goes to the tensors whose units tie there, in order.
         """
         total = jnp.asarray(total, jnp.int32)
         sizes = jnp.asarray([worth.size for worth in worths], jnp.int32)
         fair = jnp.floor(sizes * (total / jnp.maximum(jnp.sum(sizes), 1)) * self.floor).astype(jnp.int32)
+        fair = jnp.maximum(fair - jnp.maximum(jnp.sum(fair) - total, 0), 0)  # float32 rounds large sizes
         counts = [self.count(worth) for worth in worths]
 
         def kept(bits):
@@ -87,17 +101,18 @@ class Joint(Budget):
             return jnp.maximum(jnp.stack([count(score) for count in counts]), fair)
 
         def halve(bracket):
-            low, high = bracket
+            low, high, many, few = bracket
             middle = low + (high - low) // 2
-            fits = jnp.sum(kept(middle)) <= total
-            return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+            now = kept(middle)
+            fits = jnp.sum(now) <= total
+            low, high = jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+            return low, high, jnp.where(fits, many, now), jnp.where(fits, now, few)
 
-        infinity = jnp.int32(0x7F800000)
-        low, high = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, (jnp.int32(0), infinity))
-        few, many = kept(high), jnp.where(low == 0, sizes, kept(low))
-        missing = total - jnp.sum(few)
-        before = jnp.cumsum(many - few) - (many - few)
-        return list(few + jnp.clip(missing - before, 0, many - few))
+        start = jnp.int32(0), jnp.int32(0x7F800000), sizes, fair  # from 0 to infinity
+        *_, many, few = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, start)
+        ties = jnp.maximum(many - few, 0)
+        missing, before = total - jnp.sum(few), jnp.cumsum(ties) - ties
+        return list(few + jnp.clip(missing - before, 0, ties))
 
 
 def uniform() -> Budget:
@@ -113,6 +128,10 @@ def erk() -> Budget:
 def given(sparsities: Mapping[str, float]) -> Budget:
     """Path pattern -> sparsity; what matches none of them gets the rule's."""
     for pattern, sparsity in sparsities.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"budgets.given: {pattern!r} is not a regular expression: {error}") from None
         if not 0 <= sparsity <= 1:
             raise ValueError(f"budgets.given: {pattern!r} asks for sparsity {sparsity}, not between 0 and 1")
     return Given(tuple(sparsities.items()))
@@ -147,7 +166,7 @@ def _normalised(worth: jax.Array):
 
 
 def _layer_adaptive(worth: jax.Array):
-    """Of a tensor's worths t on the grid: the score t^2 / sum of the squares >= t^2, and how many there are, between."""
+    """Of the worths t on the grid: the score t^2 / sum of the squares >= t^2; counts are interpolated between."""
     top, counts = _profile(worth)
     squares = jnp.square(top * _GRID)
     new = jnp.diff(counts, prepend=0)
@@ -155,7 +174,7 @@ def _layer_adaptive(worth: jax.Array):
     scores = jnp.minimum.accumulate(squares / jnp.maximum(above, jnp.finfo(jnp.float32).tiny))
 
     def count(score):
-        return jnp.floor(jnp.interp(-score, -scores, counts)).astype(jnp.int32)
+        return jnp.floor(jnp.interp(-score, -scores, counts, left=0)).astype(jnp.int32)
 
     return count
 

@@ -51,7 +51,7 @@ class Note(NamedTuple):
 
 
 def _ledger(plan: Plan) -> jax.Array:
-    rows = [(t.index, t.group, round(t.sparsity * 1e9), *structures.encode(t.rule.structure)) for t in plan.targets]
+    rows = [(t.index, t.group, round(t.sparsity * 1e9), *structures.encode(t.structure)) for t in plan.targets]
     return jnp.asarray(rows, jnp.int32).reshape(len(rows), 6)
 
 
@@ -85,7 +85,7 @@ def check_structures(targets: Sequence[Target], method: Method) -> None:
 
 
 def is_rank(target: Target) -> bool:
-    return isinstance(target.rule.structure, Rank)
+    return isinstance(target.structure, Rank)
 
 
 def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
@@ -93,7 +93,7 @@ def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
     memory, remembered = [], []
     for target, second in zip(plan.targets, _second_moments(plan, inner_state, params), strict=True):
         w = _wide(leaves[target.index])
-        own = Memory() if is_rank(target) else plan.method.start(w, target.rule.structure)
+        own = Memory() if is_rank(target) else plan.method.start(w, target.structure)
         point = w if is_rank(target) else plan.method.iterate(w, own)
         sight = metrics.Sight(target.path, point, second=second)
         memory.append(own)
@@ -145,7 +145,7 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
         go = _move_rank if is_rank(target) else _move
         moves[target.index], fast = go(plan.method, target, view, keep, moves[target.index], leaves[target.index])
         memory.append(view.memory._replace(fast=fast))
-    state = state._replace(count=optax.safe_increment(state.count), inner=inner_state)
+    state = state._replace(count=state.count + 1, inner=inner_state)
     if not settled:
         seen = tuple(plan.metric(t).observe(v.sight) for t, v in zip(plan.targets, views, strict=True))
         state = state._replace(memory=tuple(memory), remembered=seen)
@@ -198,7 +198,7 @@ def _views(plan: Plan, state: SparsifyState, params: Any, gradients: list, extra
                 w=w,
                 gradient=gradient,
                 memory=memory,
-                structure=target.rule.structure,
+                structure=target.structure,
                 progress=_progress(method, target, count),
                 budget=target.kept,
                 final=lambda kept=target.kept: kept,
@@ -254,7 +254,7 @@ def _with_budgets(plan: Plan, views: list[View]) -> list[View]:
 
 
 def _with_budget(target: Target, view: View) -> View:
-    on_the_way = target.rule.structure.kept_at(target.shape, view.progress * target.sparsity)
+    on_the_way = target.structure.kept_at(target.shape, view.progress * target.sparsity)
     return view._replace(budget=jnp.where(view.progress >= 1, jnp.asarray(target.kept, jnp.int32), on_the_way))
 
 
@@ -270,22 +270,24 @@ def _look(plan: Plan, views: list[View], state: SparsifyState, params: Any) -> t
     nothing = jnp.zeros((), bool)
 
     def decide():
-        keeps, memory, violation = [], list(state.memory), list(state.violation)
-        mirrored = [leaves[i] for i, *_ in mirrors]
+        keeps, memory, violation = [], list(state.memory or ()), list(state.violation)
+        mirrored, latest = [leaves[i] for i, *_ in mirrors], None
         for n, view in enumerate(_with_budgets(plan, views)):
             if is_rank(plan.targets[n]):
                 keeps.append(nothing)
                 continue
+            view = _after(view, latest)
             decision = plan.method.decide(view)
             keeps.append(decision.keep)
             slow = jax.tree.map(lambda new, old: new.astype(old.dtype), decision.slow, memory[n].slow)
             memory[n] = memory[n]._replace(slow=slow)
-            violation[n] = view.tail(decision.keep).astype(jnp.float32)
+            violation[n] = latest = view.tail(decision.keep).astype(jnp.float32)
             if plan.method.forget_momentum:
                 carries = view.spread(decision.keep) & (view.w != 0)
                 for m, (_, owner, prefix) in enumerate(mirrors):
                     mirrored[m] = moments.forget(mirrored[m], prefix, carries) if owner == n else mirrored[m]
-        return keeps, tuple(memory), state.remembered, tuple(violation), mirrored
+        memory, remembered, mirrored = lax.optimization_barrier((tuple(memory), state.remembered, mirrored))
+        return keeps, memory, remembered, tuple(violation), mirrored
 
     def idle():
         keeps = [nothing if is_rank(t) else _everything(v) for t, v in zip(plan.targets, views, strict=True)]
@@ -299,8 +301,22 @@ def _look(plan: Plan, views: list[View], state: SparsifyState, params: Any) -> t
     return keeps, state._replace(inner=inner, memory=memory, remembered=remembered, violation=violation)
 
 
+def _after(view: View, violation: jax.Array | None) -> View:
+    """The same view, but not before the previous choice: one parameter's scratch memory at a time.
+
+    XLA drops barriers before it schedules, so the order has to be a dependence: on a zero, since no violation exceeds
+    1.
+    """
+    if violation is None:
+        return view
+    zero = jnp.where(violation > 2, 1.0, 0.0)
+    sight = view.sight._replace(point=view.sight.point + zero)
+    return view._replace(w=view.w + zero, gradient=view.gradient + zero, sight=sight)
+
+
 def _everything(view: View) -> jax.Array:
-    return jnp.ones(jax.eval_shape(view.layout, view.w).shape, bool)
+    """All True, by a test of its own for each parameter: XLA would share one constant mask, and copy it."""
+    return jnp.broadcast_to(view.count > -1 - view.number, jax.eval_shape(view.layout, view.w).shape)
 
 
 def _move(method: Method, target: Target, view: View, keep: jax.Array | None, update: jax.Array, p: jax.Array):
@@ -330,12 +346,13 @@ def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -
 
 def _move_rank(method: Method, target: Target, view: View, keep: None, update: jax.Array, p: jax.Array):
     """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on the last step."""
-    count, end = view.count, method.clock.end
+    assert method.project_rank is not None  # check_structures refuses the others
+    project, count, end = method.project_rank, view.count, method.clock.end
     gap = max(1, (method.steps - end) // 10)
     late = (count >= end) & (((count - end) % gap == 0) | (count >= method.steps - 1))
     refresh = (method.clock.latest(count) == count) | late
     progress = jnp.where(count >= end, 1.0, view.progress)
     budget = _with_budget(target, view._replace(progress=progress)).budget
     z = view.w + _wide(update)
-    new = lax.cond(refresh, lambda: method.project_rank(z, budget, target.kept, progress), lambda: z)
+    new = lax.cond(refresh, lambda: project(z, budget, target.kept, progress), lambda: z)
     return _landing(new, update, p, held=jnp.zeros((), bool)), ()

@@ -1,7 +1,7 @@
 """What is a unit worth?
 
-A metric is the diagonal D of a quadratic form: pruning entry i of v costs D_i v_i^2 / 2, so its worth is sqrt(D_i) |v_i|,
-and a unit's worth is the norm of its entries' worths. Every data-driven criterion is a choice of D:
+A metric is the diagonal D of a quadratic form: pruning entry i of v costs D_i v_i^2 / 2, so its worth is sqrt(D_i)
+|v_i|, and a unit's worth is the norm of its entries' worths. Every data-driven criterion is a choice of D:
 
 | metric     | D                                             | memory, beside the optimizer's |
 |------------|-----------------------------------------------|--------------------------------|
@@ -65,12 +65,15 @@ class Metric:
         return self.name
 
     def worth(self, sight: Sight) -> jax.Array:
-        """One value an entry, float32."""
+        """One value an entry, float32: the magnitude for as long as nothing has been seen."""
+        size = jnp.abs(sight.point)
         if self.signed is not None:
-            return self.signed(sight)
+            score = self.signed(sight)
+            return jnp.where(jnp.any(score != 0), score, size)
         if self.diagonal is _unit_diagonal:
-            return jnp.abs(sight.point)
-        return jnp.sqrt(self.diagonal(sight)) * jnp.abs(sight.point)
+            return size
+        diagonal = self.diagonal(sight)
+        return jnp.where(jnp.any(diagonal > 0), jnp.sqrt(diagonal), 1) * size
 
     @property
     def pool(self) -> Pool:
@@ -89,7 +92,7 @@ def adam() -> Metric:
 
 
 def fisher() -> Metric:
-    """D = E[g^2], the diagonal of the empirical Fisher matrix: the optimizer's second moment or, without one, our own."""
+    """D = E[g^2], the diagonal of the empirical Fisher matrix: the optimizer's second moment or else our own."""
 
     def start(sight):
         return () if sight.second is not None else jnp.zeros_like(sight.point)
@@ -110,7 +113,8 @@ def taylor() -> Metric:
         return _mean(sight.memory, jnp.abs(sight.gradient * sight.point))
 
     def diagonal(sight):
-        return sight.memory / jnp.maximum(jnp.square(sight.point), jnp.finfo(jnp.float32).tiny)
+        info = jnp.finfo(jnp.float32)
+        return jnp.minimum(sight.memory / jnp.maximum(jnp.square(sight.point), info.tiny), info.max)
 
     return Metric("taylor", diagonal, lambda sight: jnp.zeros_like(sight.point), observe)
 
@@ -145,6 +149,7 @@ def movement() -> Metric:
 
 
 def _second(sight: Sight) -> jax.Array:
+    assert sight.second is not None  # the driver refuses an optimizer without one
     return sight.second.astype(jnp.float32)
 
 

@@ -48,6 +48,6 @@ def _complain(names: list[str], bad: Any) -> None:
     guilty = [repr(name) for name, flag in zip(names, bad, strict=True) if np.any(flag)]
     if guilty:
         raise ValueError(
-            f"NaN or infinite gradients in {', '.join(guilty[:4])}{' and others' if len(guilty) > 4 else ''}: clip them, "
-            'lower the learning rate, or skip such steps with nonfinite="skip"'
+            f"NaN or infinite gradients in {', '.join(guilty[:4])}{' and others' if len(guilty) > 4 else ''}: "
+            'clip them, lower the learning rate, or skip such steps with nonfinite="skip"'
         )

@@ -1,7 +1,7 @@
 """How is a finished model pruned, without training? Layer by layer, with or without knowledge of the layers' inputs.
 
-With the Gram matrix G = X^T X of a layer's inputs, pruning it is min |X W' - X W|^2 over W' in the budget. A solver is a
-function `(w, gram, project) -> w'` of float32 matrices [in, out].
+With the Gram matrix G = X^T X of a layer's inputs, pruning it is min |X W' - X W|^2 over W' in the budget. A solver is
+a function `(w, gram, project) -> w'` of float32 matrices [in, out].
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Projection:
 
     structure: Structure
     shape: tuple[int, ...]
-    kept: int | None  # None where the structure fixes it
+    kept: jax.typing.ArrayLike | None  # None where the structure fixes it
 
     def support(self, worth: jax.Array) -> jax.Array:
         """The entries of the most worthy units."""
@@ -56,10 +56,11 @@ def compress(
     Args:
       params: any pytree of arrays.
       *rules_: as for `csp.sparsify`; their metric is magnitude, or activation where a Gram matrix is given.
-      gram: path -> X^T X [in, in], from inputs X of that layer. Where one is given, the weights that stay are fitted to it.
-      solver: `magnitude`, `wanda`, `sparsegpt`, `admm` or `trimmed` of this module. By default `magnitude` for a parameter
-        without Gram matrix, `wanda` for metric activation, and `admm` for the others. Rank takes the truncated singular
-        value decomposition, whitened by the Gram matrix.
+      gram: path -> X^T X [in, in], from inputs X of that layer. Where one is given, the weights that stay are fitted to
+        it.
+      solver: `magnitude`, `wanda`, `sparsegpt`, `admm` or `trimmed` of this module. By default `magnitude` for a
+        parameter without Gram matrix, `wanda` for metric activation, and `admm` for the others. Rank takes the
+        truncated singular value decomposition, whitened by the Gram matrix.
       sparsity: for rules that do not say.
 
     Returns:
@@ -96,8 +97,8 @@ def wanda(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
 def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
     """After Frantar & Alistarh (2023): input by input, what is pruned is made up for by the inputs still to come.
 
-    With U the upper Cholesky factor of G^-1, pruning w_i costs (w_i / U_ii)^2 and moves the rest by -U_i / U_ii w_i. Every
-    `_BLOCK` inputs the worth is looked at again, with the weights as they have become.
+    With U the upper Cholesky factor of G^-1, pruning w_i costs (w_i / U_ii)^2 and moves the rest by -U_i / U_ii w_i.
+    Every `_BLOCK` inputs the worth is looked at again, with the weights as they have become.
     """
     if not isinstance(project.structure, NofM) and project.structure.pooled:
         raise ValueError(f"sparsegpt chooses single entries, not {project.structure}: use admm or trimmed")
@@ -106,7 +107,9 @@ def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
     upper = jnp.linalg.cholesky(jnp.linalg.inv(damped)).T  # U^T U = G^-1: row i says who makes up for input i
     price = jnp.diag(upper)[:, None]
     first = project.support(jnp.abs(w) / price)
-    step = project.structure.m * max(1, _BLOCK // project.structure.m) if isinstance(project.structure, NofM) else _BLOCK
+    step = (
+        project.structure.m * max(1, _BLOCK // project.structure.m) if isinstance(project.structure, NofM) else _BLOCK
+    )
     for begin in range(0, size, step):
         end = min(begin + step, size)
         worth = jnp.abs(w[begin:end]) / price[begin:end]
@@ -144,14 +147,16 @@ def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver 
     rule = target.rule
     if gram is not None and w.ndim != 2:
         raise ValueError(f"{target.path!r} has shape {target.shape}: a Gram matrix is for a matrix [in, out]")
-    if isinstance(rule.structure, Rank):
+    if isinstance(target.structure, Rank):
         factors = lowrank.factor(w, target.kept) if gram is None else lowrank.factor_whitened(w, target.kept, gram)
         return lowrank.dense(factors)
-    kept = None if rule.structure.sparsity is not None else (target.kept if kept is None else kept)
-    project = Projection(rule.structure, target.shape, kept)
+    kept = None if target.structure.sparsity is not None else (target.kept if kept is None else kept)
+    project = Projection(target.structure, target.shape, kept)
     chosen = solver or _solver_for(rule, gram)
     if gram is None and chosen is not magnitude:
-        raise ValueError(f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}")
+        raise ValueError(
+            f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
+        )
     return chosen(w, jnp.eye(1) if gram is None else jnp.asarray(gram, jnp.float32), project)
 
 
@@ -161,8 +166,8 @@ def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
     if rule.metric.name == "activation" and gram is not None:
         return wanda
     raise ValueError(
-        f"rule {rule.pattern!r}: compress sees no gradients and cannot tell {rule.metric}; use magnitude, or activation with "
-        "a Gram matrix"
+        f"rule {rule.pattern!r}: compress sees no gradients and cannot tell {rule.metric}; use magnitude, "
+        "or activation with a Gram matrix"
     )
 
 
@@ -172,7 +177,7 @@ def _joint_budgets(targets: list[Target], leaves: list) -> dict[int, int]:
     for group in sorted({t.group for t in targets if t.rule.budget.joint}):
         mine = [t for t in targets if t.group == group]
         rule = mine[0].rule
-        worths = [rule.structure.layout(jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
+        worths = [t.structure.layout(jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
         total = keep_count(sum(worth.size for worth in worths), rule.target())
         shares = rule.budget.allocate(worths, total)
         kept |= {t.index: int(share) for t, share in zip(mine, shares, strict=True)}
@@ -182,7 +187,9 @@ def _joint_budgets(targets: list[Target], leaves: list) -> dict[int, int]:
 def _check_paths(gram: Mapping[str, Any], paths: list[str]) -> None:
     for path in gram:
         if path not in paths:
-            raise ValueError(f"gram has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}")
+            raise ValueError(
+                f"gram has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}"
+            )
     for path, value in gram.items():
         if not np.all(np.isfinite(np.asarray(value))):
             raise ValueError(f"the Gram matrix of {path!r} has NaN or infinite entries: look at the calibration inputs")

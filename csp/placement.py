@@ -26,13 +26,13 @@ def refuse_optimizer(inner: optax.GradientTransformation, state: Any, params: An
             raise ValueError("sparsify is wrapped twice: give all rules to one csp.sparsify")
         if name in ("ScheduleFreeState", "LookaheadState"):
             raise ValueError(
-                f"{name.removesuffix('State')} averages the weights and destroys their zeros: wrap its base optimizer alone, "
-                "and project the average after training with csp.compress"
+                f"{name.removesuffix('State')} averages the weights and destroys their zeros: wrap its base "
+                "optimizer alone, and project the average after training with csp.compress"
             )
     if _goes_uphill(inner, params):
         raise ValueError(
-            "the optimizer's updates point uphill, so its learning rate must come later: sparsify wraps the complete optimizer, "
-            "csp.sparsify(optax.chain(..., optax.scale_by_learning_rate(1e-3)), ...)"
+            "the optimizer's updates point uphill, so its learning rate must come later: sparsify wraps the complete "
+            "optimizer, csp.sparsify(optax.chain(..., optax.scale_by_learning_rate(1e-3)), ...)"
         )
 
 
@@ -43,8 +43,8 @@ def refuse_surroundings() -> None:
         module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_qualname
         if module.startswith("optax.") and name.startswith(("schedule_free", "lookahead")):
             raise ValueError(
-                f"{name.split('.')[0]} averages the weights and destroys their zeros: use sparsify without it, and average "
-                "and project afterwards with csp.compress"
+                f"{name.split('.')[0]} averages the weights and destroys their zeros: use sparsify without "
+                "it, and average and project afterwards with csp.compress"
             )
         if module.startswith("optax.") and name.startswith("chain."):
             _refuse_followers(frame.f_locals)
@@ -56,8 +56,8 @@ def _refuse_followers(chain: dict) -> None:
     own = [i for i, init in enumerate(links) if getattr(init, "__module__", "").startswith("csp.")]
     if own and own[0] < len(links) - 1:
         raise ValueError(
-            "something follows sparsify in this optax.chain and would rescale its updates, so that no weight reaches zero: "
-            "put the whole chain inside, csp.sparsify(optax.chain(...), ...)"
+            "something follows sparsify in this optax.chain and would rescale its updates, so that no weight reaches "
+            "zero: put the whole chain inside, csp.sparsify(optax.chain(...), ...)"
         )
 
 

@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     @property
     def smallest(self) -> str:
-        return min(self.bytes, key=self.bytes.get)
+        return min(self.bytes, key=lambda codec: self.bytes[codec])
 
 
 class Report(NamedTuple):
@@ -98,17 +98,17 @@ def _missed(target: Target, leaf: np.ndarray, exact: bool) -> str:
     if driver.is_rank(target):
         rank = numerical_rank(leaf)
         return f"{target.path!r} has rank {rank}, its budget is {target.kept}" if rank > target.kept else ""
-    living, kept = _living(target.rule.structure, leaf), np.asarray(target.kept)
+    living, kept = _living(target.structure, leaf), np.asarray(target.kept)
     wrong = (living != kept) if exact else (living > kept)
     if not wrong.any():
         return ""
     if living.size == 1:
-        return f"{target.path!r} keeps {living.item()} of {target.rule.structure}, its budget is {kept.item()}"
-    return f"{target.path!r} misses {target.rule.structure} in {int(wrong.sum())} of {living.size} groups"
+        return f"{target.path!r} keeps {living.item()} of {target.structure}, its budget is {kept.item()}"
+    return f"{target.path!r} misses {target.structure} in {int(wrong.sum())} of {living.size} groups"
 
 
 def _missed_together(targets: list[Target], leaves: list, exact: bool) -> list[str]:
-    structure = targets[0].rule.structure
+    structure = targets[0].structure
     living = sum(int(_living(structure, np.asarray(leaves[t.index])).sum()) for t in targets)
     units = sum(int(structure.sizes(t.shape)) for t in targets)
     kept = structures.keep_count(units, targets[0].rule.target())
@@ -160,7 +160,9 @@ def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> d
 
 def _table(rows: list[Row]) -> str:
     head = ("path", "shape", "structure", "asked", "reached", "violation", "dense", "smallest", "codec")
-    body = [_cells(row.path, "x".join(map(str, row.shape)) or "-", row.structure or "left alone", [row]) for row in rows]
+    body = [
+        _cells(row.path, "x".join(map(str, row.shape)) or "-", row.structure or "left alone", [row]) for row in rows
+    ]
     ruled = sorted({row.rule for row in rows if row.rule is not None})
     sums = [_cells(f"rule {n}", "", "", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1]
     lines = [head, None, *body, None, *sums, _cells("total", "", "", rows)]
@@ -179,7 +181,7 @@ def _cells(name: str, shape: str, structure: str, rows: list[Row]) -> tuple[str,
     return name, shape, structure, asked, f"{reached:.4f}", violation, _human(dense), _human(smallest), codec
 
 
-def _human(size: int) -> str:
+def _human(size: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -189,4 +191,6 @@ def _human(size: int) -> str:
 
 def _line(cells: Iterable[str], widths: list[int]) -> str:
     left = (0, 1, 2, 8)
-    return "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+    return "  ".join(
+        c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+    )

@@ -1,8 +1,8 @@
 """Binding structure, metric, sparsity and budget to parameters by path.
 
-A path is the names on the way to a leaf, joined by "/". The first rule whose pattern matches the *whole* path wins. A rule
-that matches nothing is an error. Vectors and scalars that a rule matches together with matrices are left alone: biases and
-norms are never worth pruning. A rule that matches nothing but vectors means them, and prunes them.
+A path is the names on the way to a leaf, joined by "/". The first rule whose pattern matches the *whole* path wins. A
+rule that matches nothing is an error. Vectors and scalars that a rule matches together with matrices are left alone:
+biases and norms are never worth pruning. A rule that matches nothing but vectors means them, and prunes them.
 """
 
 import dataclasses
@@ -56,23 +56,21 @@ class Rule:
         if not isinstance(self.metric, metrics.Metric):
             raise ValueError(f"rule {self.pattern!r} needs a metric such as csp.metrics.adam(), got {self.metric!r}")
         if self.structure is not None:
-            self._check_sparsity()
+            self._check_sparsity(self.structure)
 
-    def _check_sparsity(self):
-        fixed, given = self.structure.sparsity, self.sparsity
+    def _check_sparsity(self, structure: structures.Structure):
+        given = self.sparsity
         if isinstance(given, int | float | np.number):
             if not (math.isfinite(given) and 0 <= given <= 1):
                 raise BudgetError(
                     f"rule {self.pattern!r} asks for sparsity {given}: it is a fraction of zeros between 0 and 1"
                 )
-            if fixed is not None and abs(given - fixed) > 1e-6:
-                raise BudgetError(
-                    f"rule {self.pattern!r} asks {self.structure} for sparsity {given}, but it has {fixed:g}: "
-                    "leave sparsity out or choose another n_of_m"
-                )
+            self.target()
         elif given is not None and not callable(given):
             raise ValueError(f"rule {self.pattern!r} needs a number or a schedule as sparsity, got {given!r}")
-        if fixed is not None and not isinstance(self.budget, budgets.Uniform):
+        if not isinstance(self.budget, budgets.Budget):
+            raise ValueError(f"rule {self.pattern!r} needs a budget such as csp.budgets.erk(), got {self.budget!r}")
+        if structure.sparsity is not None and not isinstance(self.budget, budgets.Uniform):
             raise ValueError(f"rule {self.pattern!r}: {self.structure} fixes every tensor's budget; leave budget out")
         if isinstance(self.structure, structures.Rank) and not isinstance(self.budget, budgets.Uniform | budgets.Given):
             raise ValueError(
@@ -82,13 +80,16 @@ class Rule:
 
     def target(self, steps: int | None = None) -> float:
         """The final sparsity, as an exact Python float."""
-        if self.structure is not None and self.structure.sparsity is not None:
-            return self.structure.sparsity
-        if callable(self.sparsity):
-            return final_value(self.pattern, self.sparsity, steps)
-        if self.sparsity is None:
+        fixed = None if self.structure is None else self.structure.sparsity
+        asked = final_value(self.pattern, self.sparsity, steps) if callable(self.sparsity) else self.sparsity
+        if asked is None and fixed is None:
             raise BudgetError(f"rule {self.pattern!r} has no sparsity: give it one, e.g. sparsity=0.9")
-        return float(self.sparsity)
+        if asked is not None and fixed is not None and abs(asked - fixed) > 1e-6:
+            raise BudgetError(
+                f"rule {self.pattern!r} asks {self.structure} for sparsity {asked}, but it has {fixed:g}: "
+                "leave sparsity out or choose another n_of_m"
+            )
+        return _decimal(asked if fixed is None else fixed)
 
 
 def final_value(pattern: str, schedule: optax.Schedule, steps: int | None) -> float:
@@ -96,19 +97,19 @@ def final_value(pattern: str, schedule: optax.Schedule, steps: int | None) -> fl
     with jax.ensure_compile_time_eval():
         probe = [steps, 2 * steps, 10 * steps] if steps is not None else [2**30]
         values = [_decimal(schedule(at)) for at in probe]
+    if not 0 <= values[0] <= 1:
+        raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")
     if any(value != values[0] for value in values):
         raise BudgetError(
             f"rule {pattern!r}: its schedule still moves after the {steps} steps of training "
             f"({values[0]:g} there, {values[-1]:g} later): end it at or before step {steps}"
         )
-    if not 0 <= values[0] <= 1:
-        raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")
     return values[0]
 
 
 def _decimal(value: Any) -> float:
     """A float32 scalar as the shortest decimal that names it: 0.9, not 0.89999998."""
-    return value if isinstance(value, float | int) else float(str(np.float32(value)))
+    return float(value) if isinstance(value, float | int) else float(str(np.float32(value)))
 
 
 class Target(NamedTuple):
@@ -120,6 +121,7 @@ class Target(NamedTuple):
     shape: tuple[int, ...]
     dtype: Any
     rule: Rule
+    structure: structures.Structure
     group: int  # the number of its rule
     sparsity: float  # its own final sparsity, after the budget has been shared out
     kept: Any  # the units that stay, an integer or one for each group
@@ -152,8 +154,14 @@ def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[T
     targets = []
     for number, rule in enumerate(rules):
         mine = [i for i, owner in enumerate(owners) if owner == number]
-        if not any(re.fullmatch(rule.pattern, path) for _, path, _ in flat):
+        matched = [path for _, path, _ in flat if re.fullmatch(rule.pattern, path)]
+        if not matched:
             raise ValueError(_no_match(rule.pattern, [path for _, path, _ in flat]))
+        if rule.structure is not None and not mine:
+            raise ValueError(
+                f"rule {rule.pattern!r} comes too late: earlier rules have all that it matches, such as {matched[0]!r}; "
+                "put it before them"
+            )
         if rule.structure is not None:
             targets += _bind_rule(rule, number, [(i, *flat[i]) for i in _worth_pruning(mine, flat)], steps)
     return sorted(targets, key=lambda target: target.index)
@@ -161,17 +169,26 @@ def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[T
 
 def _worth_pruning(mine: list[int], flat: list) -> list[int]:
     matrices = [i for i in mine if is_matrix(jnp.shape(flat[i][2]))]
-    return matrices or [i for i in mine if jnp.ndim(flat[i][2]) > 0 and jnp.size(flat[i][2]) > 0]
+    return matrices or [i for i in mine if jnp.ndim(flat[i][2]) > 0 and jnp.size(flat[i][2]) > 0] or mine
 
 
 def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[Target]:
+    structure = rule.structure
+    assert structure is not None  # bind asks for no others
     for _, _, path, leaf in mine:
         _check_dtype(path, leaf)
-        rule.structure.check(path, jnp.shape(leaf))
+        structure.check(path, jnp.shape(leaf))
     shapes = {path: jnp.shape(leaf) for _, _, path, leaf in mine}
-    shares = rule.budget.share(rule.structure, shapes, rule.target(steps))
+    if len(shapes) < len(mine):
+        raise ValueError(f"two parameters of rule {rule.pattern!r} have one path, among {sorted(shapes)}: rename one")
+    try:
+        shares = rule.budget.share(structure, shapes, rule.target(steps))
+    except BudgetError:
+        raise
+    except ValueError as error:
+        raise BudgetError(f"rule {rule.pattern!r}: {error}") from None
     return [
-        Target(i, key_path, path, shapes[path], jnp.asarray(leaf).dtype, rule, number, *shares[path])
+        Target(i, key_path, path, shapes[path], jnp.asarray(leaf).dtype, rule, structure, number, *shares[path])
         for i, key_path, path, leaf in mine
     ]
 
@@ -184,17 +201,18 @@ def _check_dtype(path: str, leaf: Any) -> None:
 
 def _no_match(pattern: str, paths: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
-    return f"rule {pattern!r} matches no parameter; the nearest are {', '.join(map(repr, nearest)) or 'none: no parameters'}"
+    listed = ", ".join(map(repr, nearest)) or "none: there are no parameters"
+    return f"rule {pattern!r} matches no parameter; the nearest are {listed}"
 
 
 def default_rules(params: Any, sparsity: float | optax.Schedule) -> tuple[Rule, ...]:
     """The short form's rules: every matrix that is not an embedding, an output layer or a positional term."""
     spared = [name for name, leaf in named_leaves(params) if re.fullmatch(NOT_BY_DEFAULT, name.lower())]
-    rest = [name for name, leaf in named_leaves(params) if name not in spared]
+    rest = [name for name, leaf in named_leaves(params) if name not in spared and is_matrix(jnp.shape(leaf))]
     if not rest:
         raise ValueError(
-            "sparsify(..., sparsity=...) prunes no embedding, output layer, norm or bias unasked, and there is nothing else "
-            f"among {', '.join(map(repr, spared[:4])) or 'no parameters'}: name what to prune with csp.Rule(pattern, ...)"
+            "sparsify(..., sparsity=...) prunes no embedding, output layer, norm or bias unasked, and there is nothing "
+            f"else among {', '.join(map(repr, spared[:4])) or 'no parameters'}: name it with csp.Rule(pattern, ...)"
         )
     spare = tuple(Rule(re.escape(name)) for name in spared)
     return (*spare, Rule("|".join(map(re.escape, rest)), structures.entries(), sparsity=sparsity))

@@ -1,7 +1,7 @@
 """How much, when: the fraction of zeros as a function of the step.
 
-Every schedule is a plain optax schedule, `count -> value`. With a Python integer it answers with a Python float, exactly;
-with a traced count it answers with a float32 scalar. Past its last change a schedule is constant.
+Every schedule is a plain optax schedule, `count -> value`. With a Python integer it answers with a Python float,
+exactly; with a traced count it answers with a float32 scalar. Past its last change a schedule is constant.
 """
 
 import bisect
@@ -43,7 +43,7 @@ def cubic(value: float, begin: int, end: int, initial: float = 0.0) -> optax.Sch
 
 
 def phases(values: Sequence[float], boundaries: Sequence[int]) -> optax.Schedule:
-    """`values[i]` between `boundaries[i - 1]` (included) and `boundaries[i]` (excluded): one value more than boundaries."""
+    """`values[i]` from `boundaries[i - 1]` (included) to `boundaries[i]` (excluded): one value more than boundaries."""
     values, boundaries = tuple(map(_fraction, values)), tuple(boundaries)
     if len(values) != len(boundaries) + 1:
         raise ValueError(

@@ -2,8 +2,8 @@
 
     tx = csp.sparsify(optax.adamw(1e-3), sparsity=0.9, steps=10_000)
 
-A step costs the inner optimizer's, one boolean a weight and whatever the method's iterate needs. Everything that looks at
-a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
+A step costs the inner optimizer's, one boolean a weight and whatever the method's iterate needs. Everything that looks
+at a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
 """
 
 import optax
@@ -30,18 +30,18 @@ def sparsify(
 
     Args:
       inner: any optax optimizer.
-      *rules_: which parameters are pruned how; the first whose pattern matches a parameter's whole path wins. None: every
-        matrix that is not an embedding, an output layer or a positional term, entry by entry.
+      *rules_: which parameters are pruned how; the first whose pattern matches a parameter's whole path wins. None:
+        every matrix that is not an embedding, an output layer or a positional term, entry by entry.
       method: how the weights get there; `methods.compressed_sensing(steps)` by default.
       sparsity: the final fraction of zeros, for rules that do not say.
       steps: the length of training, where no `method` says it.
-      nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free; "skip"
-        leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises.
+      nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free;
+        "skip" leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises.
 
     Returns:
       An optax transformation; `update` needs `params`, and passes other keyword arguments on.
 
-    >>> tx = sparsify(optax.adam(1e-3), Rule("w", structures.entries(), sparsity=0.75), method=methods.one_shot(steps=2))
+    >>> tx = sparsify(optax.adam(1e-3), Rule("w", structures.entries(), sparsity=0.75), method=methods.one_shot(2))
     >>> params = {"w": jnp.arange(1.0, 5.0).reshape(2, 2), "b": jnp.ones(2)}
     >>> state = tx.init(params)
     >>> for _ in range(2):
@@ -74,11 +74,12 @@ def sparsify(
         now = plan(params)
         return guarded(nonfinite, lambda g: driver.step(inner, now, g, state, params, extra), updates, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore[bad-argument-type]
 
 
 def settle(state: SparsifyState) -> SparsifyState:
-    """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's own.
+    """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's
+    own.
 
     Called outside of jit, once; the next step compiles anew, since the state has become smaller.
     """
@@ -86,9 +87,9 @@ def settle(state: SparsifyState) -> SparsifyState:
 
 
 def _method(method: Method | None, steps: int | None) -> Method:
-    if method is None and steps is None:
-        raise ValueError("sparsify needs the length of training: give steps=... or method=methods....(steps)")
     if method is None:
+        if steps is None:
+            raise ValueError("sparsify needs the length of training: give steps=... or method=methods....(steps)")
         return methods.compressed_sensing(steps)
     if not isinstance(method, Method):
         raise ValueError(f"method is made by one of csp.methods, e.g. methods.gradual(steps=10_000), got {method!r}")

@@ -8,10 +8,11 @@ offers the rest of the library:
 - `sizes(shape)`: how many units take part in each competition, and `kept(shape, sparsity)`: how many of them stay;
 - `check(path, shape)`: refuses a parameter that it cannot cut.
 
-Matrices are stored [in, out]; axes before the last two (the taps of a convolution, a stack of layers) are carried along.
-Reshapes split or join *inside* one axis, never across axes, so that a sharded parameter keeps its sharding. Where a
-group or block does not divide its axis the last one is partial: a partial block is a unit like any other, a partial group
-of r entries in N:M keeps its share, ceil(N r / M).
+Matrices are stored [in, out]; axes before the last two (the taps of a convolution, a stack of layers) are carried
+along. Reshapes split or join *inside* one axis, never across axes, so that a sharded parameter keeps its sharding.
+Where a
+group or block does not divide its axis the last one is partial: a partial block is a unit like any other, a partial
+group of r entries in N:M keeps its share, ceil(N r / M).
 """
 
 import dataclasses
@@ -47,11 +48,15 @@ class Structure:
     """The common part: units that all compete with each other within one tensor."""
 
     axes = None
-    sparsity = None  # the sparsity that a structure itself fixes, if it does
     pooled = True  # a unit is more than one entry
 
     def __str__(self) -> str:
         return type(self).__name__.lower()
+
+    @property
+    def sparsity(self) -> float | None:
+        """The sparsity that the structure itself fixes, if it does."""
+        return None
 
     def check(self, path: str, shape: Shape) -> None:
         if len(shape) < 2:
@@ -113,7 +118,7 @@ class NofM(Structure):
         return 1 - self.n / self.m
 
     def check(self, path: str, shape: Shape) -> None:
-        Entries.check(self, path, shape)
+        Entries().check(path, shape)
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
         return _split(x if x.ndim > 1 else x[:, None], -2, self.m, fill=-jnp.inf)
@@ -158,8 +163,8 @@ class Blocks(Structure):
 class Slices(Structure):
     """Whole slices across one axis of the matrix: rows (an input each) or columns (an output each).
 
-    `tied` says that the axis holds that many stacked copies of the same units, as the four gates of an LSTM: unit j owns
-    the slices j, j + n / tied, j + 2 n / tied, ...
+    `tied` says that the axis holds that many stacked copies of the same units, as the four gates of an LSTM: unit j
+    owns the slices j, j + n / tied, j + 2 n / tied, ...
     """
 
     axis: int
@@ -313,7 +318,8 @@ def encode(structure: Structure) -> tuple[int, int, int]:
     if type(structure) not in _CODES:
         return -1, 0, 0
     numbers = dataclasses.astuple(structure)
-    return _CODES.index(type(structure)), *numbers, *(0,) * (2 - len(numbers))
+    a, b, *_ = (*numbers, 0, 0)
+    return _CODES.index(type(structure)), a, b
 
 
 def decode(kind: int, a: int, b: int) -> Structure:

@@ -123,7 +123,11 @@ def test_dtype_and_other_parameters_stay():
         (Rule("w", structures.entries(), sparsity=0.5), {"solver": oneshot.admm}, "'w': admm needs"),
         (Rule("w", structures.entries(), metric=metrics.taylor(), sparsity=0.5), {}, "cannot tell taylor"),
         (Rule("w", structures.entries(), sparsity=0.5), {"gram": {"w": jnp.full((8, 8), jnp.nan)}}, "'w' has NaN"),
-        (Rule("w", structures.rows(), sparsity=0.5), {"gram": {"w": jnp.eye(8)}, "solver": oneshot.sparsegpt}, "single entries"),
+        (
+            Rule("w", structures.rows(), sparsity=0.5),
+            {"gram": {"w": jnp.eye(8)}, "solver": oneshot.sparsegpt},
+            "single entries",
+        ),
     ],
 )
 def test_misuse_is_refused(rule, options, message):

@@ -1,10 +1,11 @@
-"""Compressed-sensing pruning, after Zhen et al. (2021): induce sparsity and reduce the compression error, as one problem.
+"""Compressed-sensing pruning, after Zhen et al. (2021): induce sparsity and reduce the compression error, as one
+problem.
 
 Training solves min L(W) + lambda T(W), where T, the compression error, is how far W is from what will be stored. Three
 choices, each a value, make a method of it:
 
-- where the *iterate* lives: `dual()` trains the projection of a dense shadow; `trimmed()` shrinks the weights themselves,
-  all but those that will stay; `ista()` shrinks all of them, with lambda under control;
+- where the *iterate* lives: `dual()` trains the projection of a dense shadow; `trimmed()` shrinks the weights
+  themselves, all but those that will stay; `ista()` shrinks all of them, with lambda under control;
 - how `trimmed` and `ista` *shrink*: `decoupled()`, one threshold for all, or in the rule's `metric()`;
 - the path of the budget: one ramp down from dense, or several `cycles` of compressing and decompressing.
 """

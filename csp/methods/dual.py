@@ -9,16 +9,18 @@ from csp import shrinkage
 from csp.methods.method import Decision, Iterate, Memory, Method, View, keep_worthiest, truncate
 
 
-def dual(pull: float = 0.0, soft: float = 0.0) -> Iterate:
+def dual(pull: float = 3.0, soft: float = 0.0) -> Iterate:
     """Gradients are taken at W = P(V) and move V, so what is pruned keeps a value and may come back.
 
-    V is one float32 array, until `csp.settle` drops it after the freeze. Two parts of the compression error of V may act
-    besides; both are off by default, since neither has won a comparison yet:
+    V is one float32 array, until `csp.settle` drops it after the freeze. Two parts of the compression error of V may
+    act besides:
 
     Args:
-      pull: the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with c_t growing quadratically
-        towards the freeze and summing to `pull`.
-      soft: W is soft-thresholded at this fraction of the largest dead magnitude, annealed to none at the freeze.
+      pull: the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with c_t growing
+        quadratically towards the freeze and summing to `pull`. 0 is the straight-through estimator; large values forget
+        what is pruned, as gradual pruning does.
+      soft: W is soft-thresholded at this fraction of the largest dead magnitude, annealed to none at the freeze;
+        off by default, since it has won no comparison yet.
     """
     if pull < 0 or soft < 0:
         raise ValueError(f"dual needs pull >= 0 and soft >= 0, got pull={pull} and soft={soft}")

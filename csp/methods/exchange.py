@@ -13,7 +13,7 @@ def set_(steps: int, exchange: float = 0.3, end: float = 0.75, every: int | None
 
 
 def rigl(steps: int, exchange: float = 0.3, end: float = 0.75, every: int | None = None) -> Method:
-    """After Evci et al. (2020): drop the least worthy fraction of the living units, grow where the gradient is largest."""
+    """After Evci et al. (2020): drop the least worthy of the living units, grow where the gradient is largest."""
     clock = clock_for(steps, 0, end, every)
     decide = drop_and_grow(exchange, clock, gradient_worth)
     return Method("rigl", steps, clock, ramp=schedules.constant(1.0), decide=decide)

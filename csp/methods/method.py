@@ -1,9 +1,10 @@
 """What is a method? When it looks, what it decides then, and what it does on every step.
 
-The optimizer wrapper (`csp.sparsify`) drives any method through the same few moves. On a *refresh* (`clock`) it hands every
-parameter's `View` to `decide`, which names the units that may live until the next refresh. On every step it hands the inner
-optimizer's update to `step`, which is elementwise and says where the weights go; the wrapper then sets what may not live to
-exactly +0.0. Between refreshes the support is `params != 0` and nothing else: that is why a frozen method needs no mask.
+The optimizer wrapper (`csp.sparsify`) drives any method through the same few moves. On a *refresh* (`clock`) it hands
+every parameter's `View` to `decide`, which names the units that may live until the next refresh. On every step it hands
+the inner optimizer's update to `step`, which is elementwise and says where the weights go; the wrapper then sets what
+may not live to exactly +0.0. Between refreshes the support is `params != 0` and nothing else: that is why a frozen
+method needs no mask.
 
 A method of your own is `Method(name, clock, ramp, ...)` with the functions that differ from the defaults below.
 """
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from csp import metrics, select, shrinkage
 from csp.structures import Structure
@@ -40,7 +42,7 @@ class Clock(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a method keeps of one parameter: `fast` is renewed on every step, `slow` on refreshes. Arrays, or nothing."""
+    """What a method keeps of one parameter, in arrays: `fast` is renewed on every step, `slow` on refreshes."""
 
     fast: Any = ()
     slow: Any = ()
@@ -94,7 +96,14 @@ class View(NamedTuple):
     def tail(self, keep: jax.Array) -> jax.Array:
         """|W|_1 of what is not kept, over |W|_1: the compression error before the projection."""
         size = jnp.abs(self.w)
-        return jnp.sum(jnp.where(self.spread(keep), 0, size)) / jnp.maximum(jnp.sum(size), 1e-30)
+        dead = jnp.where(self.spread(keep), 0, size)
+        start = (jnp.zeros((), size.dtype),) * 2
+        lost, total = lax.reduce((dead, size), start, _add_pairs, tuple(range(size.ndim)))  # both in one pass
+        return lost / jnp.maximum(total, 1e-30)
+
+
+def _add_pairs(a, b):
+    return a[0] + b[0], a[1] + b[1]
 
 
 class Decision(NamedTuple):
@@ -171,7 +180,8 @@ class Method:
 def clock_for(steps: int, begin: float, end: float, every: int | None = None, most: int = 100) -> Clock:
     """A refresh every `every` steps from `begin` to `end` (fractions of the training), and one at `end`.
 
-    `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last step.
+    `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last
+    step.
     """
     if steps < 1:
         raise ValueError(f"a method needs the length of training, steps >= 1, got {steps}")

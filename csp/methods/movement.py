@@ -8,7 +8,8 @@ from csp.methods.method import Memory, Method, View, clock_for
 
 
 def movement(steps: int, begin: float = 0.05, end: float = 0.7, every: int | None = None) -> Method:
-    """The worth of a weight is the accumulated -g v, whatever the rule's metric; dead weights wait with the value they had.
+    """The worth of a weight is the accumulated -g v, whatever the rule's metric; dead weights wait with the value they
+    had.
 
     Two arrays: the score, and the values of the dead. Meant for fine-tuning: from scratch, magnitude is better.
     """

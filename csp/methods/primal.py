@@ -13,14 +13,14 @@ from csp.structures import euclidean
 
 
 class Shrink(NamedTuple):
-    """`threshold(view, c, scale)` for every entry, and the `worth(view, c, scale)` by which units are exempt from it."""
+    """`threshold(view, c, scale)` of every entry, and the `worth(view, c, scale)` that exempts units from it."""
 
     threshold: Callable[[View, jax.Array, jax.Array], jax.Array]
     worth: Callable[[View, jax.Array, jax.Array], jax.Array]
 
 
 def decoupled() -> Shrink:
-    """The same threshold c for all. Under an adaptive optimizer that is a signal-to-noise test per weight, not the Lasso."""
+    """One threshold c for all: under an adaptive optimizer a signal-to-noise test per weight, not the Lasso."""
     return Shrink(lambda view, c, scale: c, lambda view, c, scale: view.worth)
 
 
@@ -41,9 +41,9 @@ def metric() -> Shrink:
 def trimmed(strength: float = 3.0, shrink: Shrink | None = None) -> Iterate:
     """The prox of the trimmed lasso c T_k(W), with k rising from 0 to the budget.
 
-    All but the k most worthy units are soft-thresholded on every step. The strength is the same for every tensor: c is such
-    that a weight at the edge of the budget that its gradient leaves alone would reach zero within 1 / `strength` of the
-    time from the beginning to the freeze.
+    All but the k most worthy units are soft-thresholded on every step. The strength is the same for every tensor: c is
+    such that a weight at the edge of the budget that its gradient leaves alone would reach zero within 1 / `strength`
+    of the time from the beginning to the freeze.
 
     Args:
       strength: how hard the tail is shrunk.
@@ -55,8 +55,8 @@ def trimmed(strength: float = 3.0, shrink: Shrink | None = None) -> Iterate:
 def ista(strength: float = 1.0, shrink: Shrink | None = None, gain: float = 0.1) -> Iterate:
     """Plain iterative soft thresholding of every weight: the Lasso, with lambda under integral control.
 
-    On every refresh log lambda moves by `gain` times the clipped error log(alive / budget), so that the support arrives at
-    the budget by itself; it stays within e^6 of where it began, against wind-up.
+    On every refresh log lambda moves by `gain` times the clipped error log(alive / budget), so that the support arrives
+    at the budget by itself; it stays within e^6 of where it began, against wind-up.
     """
     if gain <= 0:
         raise ValueError(f"ista controls lambda with a gain > 0, got {gain}")

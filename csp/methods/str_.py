@@ -1,4 +1,4 @@
-"""Soft threshold reparametrisation, after Kusupati et al. (2020): W = soft(V, t) with a learned threshold per tensor."""
+"""Soft threshold reparametrisation, after Kusupati et al. (2020): W = soft(V, t), with t learned per tensor."""
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ def str_(
 ) -> Method:
     """log t follows its own gradient, dL / dt = -sum of g sign(V) over what lives, relative to the sum of |g|.
 
-    In the paper weight decay on the threshold sets the sparsity, tuned by trial. Here a budget does: the threshold is pushed
-    up by `pressure` times log(alive / budget) while more than the budget is alive. What is below the threshold is not moved,
-    and the projection at `end` makes the budget exact.
+    In the paper weight decay on the threshold sets the sparsity, tuned by trial. Here a budget does: the threshold is
+    pushed up by `pressure` times log(alive / budget) while more than the budget is alive. What is below the threshold
+    is not moved, and the projection at `end` makes the budget exact.
 
     Args:
       steps: the length of training.

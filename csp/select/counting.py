@@ -139,16 +139,19 @@ def counter(views: Sequence[View], read: Read, *context: Array, weights: Sequenc
 def _count(view: View, read: Read, first: int, *values: Array) -> Array:
     dtype = count_dtype(first + view.size)
 
-    def local(x: Array, start: Array, shift: Array, *context: Array) -> list[Array]:
+    def total(parts: list[Array]) -> Array:
+        parts = _sum([part.astype(dtype) for part in parts], view.inner)
+        sums = jnp.sum(jnp.stack(parts), [a + 1 for a in view.axes], dtype=dtype)
+        return sums.reshape((PLACES, *view.groups))
+
+    def local(x: Array, start: Array, shift: Array, *context: Array) -> Array:
         place = _place(read(x, first + position(x, view.axes), *context), start, shift)
         if view.pack:
-            return [jnp.sum(0x1111111 >> (28 - 4 * place), view.pack, keepdims=True)]
-        return _sum([(place > j).astype(dtype) for j in range(PLACES)], view.inner or view.outer)
+            return jnp.sum(0x1111111 >> (28 - 4 * place), view.pack, jnp.int32, keepdims=True)
+        return total([place > j for j in range(PLACES)])
 
     counts = fenced(local, view.array, *(view.spread(value) for value in values))
-    if view.pack:
-        counts = _sum([((counts[0] >> (4 * j)) & 15).astype(dtype) for j in range(PLACES)], view.inner)
-    return jnp.sum(jnp.stack(counts), [a + 1 for a in view.axes]).reshape((PLACES, *view.groups))
+    return total([(counts >> (4 * j)) & 15 for j in range(PLACES)]) if view.pack else counts
 
 
 def _place(key: Array, start: Array, shift: Array) -> Array:

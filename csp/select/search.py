@@ -92,13 +92,14 @@ def _search(count: Counter, bracket: Bracket, k: Array, tolerance: ArrayLike) ->
 def _narrow(b: Bracket, counts: Array, k: Array) -> Bracket:
     """The part of the bracket between the last place that k units reach and the first that they do not."""
     steps = jnp.arange(PLACES, dtype=b.shift.dtype).reshape((PLACES,) + (1,) * b.shift.ndim)
-    offsets = b.offset + (steps << b.shift)
-    inside = (offsets >= b.offset) & (offsets <= b.span)
+    old, k = jax.tree.map(lambda x: x[None], (b, k))
+    offsets = old.offset + (steps << old.shift)
+    inside = (offsets >= old.offset) & (offsets <= old.span)
     below, above = inside & (counts >= k), inside & (counts < k)
     low = jnp.max(jnp.where(below, offsets, 0), 0)
-    top = jnp.min(jnp.where(above, offsets - 1, b.span), 0)
-    reached = jnp.min(jnp.where(below, counts, b.reached), 0)
-    beyond = jnp.max(jnp.where(above, counts, b.beyond), 0)
+    top = jnp.min(jnp.where(above, offsets - 1, old.span), 0)
+    reached = jnp.min(jnp.where(below, counts, old.reached), 0)
+    beyond = jnp.max(jnp.where(above, counts, old.beyond), 0)
     return b._replace(low=b.low + low.astype(b.low.dtype), span=top - low, reached=reached, beyond=beyond)
 
 

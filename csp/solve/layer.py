@@ -68,8 +68,8 @@ def _conjugate_gradients(gram, target, keep, steps):
 def admm(gram: ArrayLike, w: ArrayLike, project: Project, steps: int = 200) -> jax.Array:
     r"""Solve $\min_Z \tfrac12 \mathrm{tr}((Z - W)^T G (Z - W))$ with Z in C, by alternating directions.
 
-    $X = (G + \rho I)^{-1} (G W + \rho Z - V)$, $Z = P_C(X + V / \rho)$, $V \leftarrow V + \rho (X - Z)$. C is not convex:
-    $\rho$ rises geometrically, from where C hardly binds to where the support no longer changes. Finish with
+    $X = (G + \rho I)^{-1} (G W + \rho Z - V)$, $Z = P_C(X + V / \rho)$, $V \leftarrow V + \rho (X - Z)$. C is not
+    convex: $\rho$ rises geometrically, from where C hardly binds to where the support no longer changes. Finish with
     `least_squares_on_support`.
 
     Args:
