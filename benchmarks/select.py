@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "select":
     elsewhere = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     spec = importlib.machinery.PathFinder.find_spec("select", elsewhere)
+    assert spec and spec.loader, "this Python has no module `select`"
     sys.modules["select"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["select"])
 

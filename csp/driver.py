@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
 from csp import metrics, moments, structures
@@ -22,7 +21,7 @@ class SparsifyState(NamedTuple):
     """Arrays only, so that any checkpointer saves it. `memory` and `remembered` are None once `settle` dropped them."""
 
     count: jax.Array
-    inner: optax.OptState
+    inner: Any  # of the optimizer
     memory: tuple | None  # of the method, for each pruned parameter
     remembered: tuple | None  # by the metric, for each
     violation: tuple  # |W|_1 of what the last refresh cut away over |W|_1, for each

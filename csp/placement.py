@@ -5,19 +5,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 _OUTSIDE = "optax.MultiSteps(csp.sparsify(optimizer, ...), every_k_schedule=k)"
 
 
 def refuse_type(inner: Any) -> None:
+    import optax  # here, not above: see csp.sparsify
+
     if isinstance(inner, optax.MultiSteps):
         raise ValueError(f"gradient accumulation goes around the whole: write {_OUTSIDE}")
     if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
         raise ValueError(f"sparsify wraps an optax optimizer such as optax.adamw(1e-3), got {inner!r}")
 
 
-def refuse_optimizer(inner: optax.GradientTransformation, state: Any, params: Any) -> None:
+def refuse_optimizer(inner: Any, state: Any, params: Any) -> None:
     """States of transformations that undo the zeros, and optimizers that are not complete."""
     for name in _state_names(state):
         if name == "MultiStepsState":
@@ -72,7 +73,7 @@ def _state_names(state: Any) -> set[str]:
     return names
 
 
-def _goes_uphill(inner: optax.GradientTransformation, params: Any) -> bool:
+def _goes_uphill(inner: Any, params: Any) -> bool:
     """Does a first step on a miniature of the parameters follow the gradient instead of opposing it?"""
     with jax.ensure_compile_time_eval():
         small = jax.tree.map(lambda p: jnp.ones([min(n, 2) for n in jnp.shape(p)], jnp.result_type(p)), params)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from csp import budgets, metrics, structures
+from csp.schedules import Schedule
 
 NOT_BY_DEFAULT = r"(.*/)?[^/]*(bias|scale|norm|embed|position|pos_enc|lm_head|logits|output)[^/]*(/.*)?"
 
@@ -41,7 +41,7 @@ class Rule:
     pattern: str
     structure: structures.Structure | None = None
     metric: metrics.Metric = dataclasses.field(default_factory=metrics.magnitude)
-    sparsity: float | optax.Schedule | None = None
+    sparsity: float | Schedule | None = None
     budget: budgets.Budget = dataclasses.field(default_factory=budgets.uniform)
 
     def __post_init__(self):
@@ -92,7 +92,7 @@ class Rule:
         return _decimal(asked if fixed is None else fixed)
 
 
-def final_value(pattern: str, schedule: optax.Schedule, steps: int | None) -> float:
+def final_value(pattern: str, schedule: Schedule, steps: int | None) -> float:
     """The value a schedule has settled at when training ends; an error if it moves later."""
     with jax.ensure_compile_time_eval():
         probe = [steps, 2 * steps, 10 * steps] if steps is not None else [2**30]
@@ -159,8 +159,8 @@ def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[T
             raise ValueError(_no_match(rule.pattern, [path for _, path, _ in flat]))
         if rule.structure is not None and not mine:
             raise ValueError(
-                f"rule {rule.pattern!r} comes too late: earlier rules have all that it matches, such as {matched[0]!r}; "
-                "put it before them"
+                f"rule {rule.pattern!r} comes too late: earlier rules have all that it matches, such as "
+                f"{matched[0]!r}; put it before them"
             )
         if rule.structure is not None:
             targets += _bind_rule(rule, number, [(i, *flat[i]) for i in _worth_pruning(mine, flat)], steps)
@@ -168,8 +168,9 @@ def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[T
 
 
 def _worth_pruning(mine: list[int], flat: list) -> list[int]:
-    matrices = [i for i in mine if is_matrix(jnp.shape(flat[i][2]))]
-    return matrices or [i for i in mine if jnp.ndim(flat[i][2]) > 0 and jnp.size(flat[i][2]) > 0] or mine
+    shapes = {i: jnp.shape(flat[i][2]) for i in mine if jnp.size(flat[i][2]) > 0}
+    matrices = [i for i, shape in shapes.items() if is_matrix(shape)]
+    return matrices or [i for i, shape in shapes.items() if shape] or list(shapes)
 
 
 def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[Target]:
@@ -181,10 +182,9 @@ def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[T
     shapes = {path: jnp.shape(leaf) for _, _, path, leaf in mine}
     if len(shapes) < len(mine):
         raise ValueError(f"two parameters of rule {rule.pattern!r} have one path, among {sorted(shapes)}: rename one")
+    sparsity = rule.target(steps)
     try:
-        shares = rule.budget.share(structure, shapes, rule.target(steps))
-    except BudgetError:
-        raise
+        shares = rule.budget.share(structure, shapes, sparsity)
     except ValueError as error:
         raise BudgetError(f"rule {rule.pattern!r}: {error}") from None
     return [
@@ -205,7 +205,7 @@ def _no_match(pattern: str, paths: Sequence[str]) -> str:
     return f"rule {pattern!r} matches no parameter; the nearest are {listed}"
 
 
-def default_rules(params: Any, sparsity: float | optax.Schedule) -> tuple[Rule, ...]:
+def default_rules(params: Any, sparsity: float | Schedule) -> tuple[Rule, ...]:
     """The short form's rules: every matrix that is not an embedding, an output layer or a positional term."""
     spared = [name for name, leaf in named_leaves(params) if re.fullmatch(NOT_BY_DEFAULT, name.lower())]
     rest = [name for name, leaf in named_leaves(params) if name not in spared and is_matrix(jnp.shape(leaf))]
@@ -218,7 +218,7 @@ def default_rules(params: Any, sparsity: float | optax.Schedule) -> tuple[Rule, 
     return (*spare, Rule("|".join(map(re.escape, rest)), structures.entries(), sparsity=sparsity))
 
 
-def complete(given: Sequence[Rule], sparsity: float | optax.Schedule | None, params: Any) -> tuple[Rule, ...]:
+def complete(given: Sequence[Rule], sparsity: float | Schedule | None, params: Any) -> tuple[Rule, ...]:
     """The rules as given, or the short form's."""
     if given:
         return with_sparsity(given, sparsity)
@@ -227,7 +227,7 @@ def complete(given: Sequence[Rule], sparsity: float | optax.Schedule | None, par
     return default_rules(params, sparsity)
 
 
-def with_sparsity(rules: Sequence[Rule], sparsity: float | optax.Schedule | None) -> tuple[Rule, ...]:
+def with_sparsity(rules: Sequence[Rule], sparsity: float | Schedule | None) -> tuple[Rule, ...]:
     """The rules, with this sparsity where they have none of their own; an error if none of them needs it."""
     if sparsity is None:
         return tuple(rules)

@@ -6,20 +6,25 @@ A step costs the inner optimizer's, one boolean a weight and whatever the method
 at a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
 """
 
-import optax
+from __future__ import annotations
 
-from csp import driver, methods, placement, rules
+from typing import TYPE_CHECKING
+
+from csp import driver, methods, placement, rules, schedules
 from csp.driver import SparsifyState
 from csp.methods import Method
 from csp.nonfinite import POLICIES, guarded
 from csp.rules import Rule
+
+if TYPE_CHECKING:
+    import optax
 
 
 def sparsify(
     inner: optax.GradientTransformation,
     *rules_: Rule,
     method: Method | None = None,
-    sparsity: float | optax.Schedule | None = None,
+    sparsity: float | schedules.Schedule | None = None,
     steps: int | None = None,
     nonfinite: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
@@ -41,6 +46,9 @@ def sparsify(
     Returns:
       An optax transformation; `update` needs `params`, and passes other keyword arguments on.
 
+    >>> import jax, optax
+    >>> import jax.numpy as jnp
+    >>> from csp import structures
     >>> tx = sparsify(optax.adam(1e-3), Rule("w", structures.entries(), sparsity=0.75), method=methods.one_shot(2))
     >>> params = {"w": jnp.arange(1.0, 5.0).reshape(2, 2), "b": jnp.ones(2)}
     >>> state = tx.init(params)
@@ -50,6 +58,8 @@ def sparsify(
     >>> params["w"].tolist()
     [[0.0, 0.0], [0.0, 4.0]]
     """
+    import optax  # here, not above: `import csp` should not take much longer than `import jax`
+
     method = _method(method, steps)
     if nonfinite not in POLICIES:
         raise ValueError(f"nonfinite is one of {', '.join(map(repr, POLICIES))}, got {nonfinite!r}")

@@ -203,7 +203,7 @@ def test_cuts_are_interchangeable_in_cond(axes):
     assert [int(keep(x, i).sum()) for i in range(3)] == [5 * groups, x.size, x.size]
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((6, 70), None), ((6, 70), 1), ((6, 8), 1)])
+@pytest.mark.parametrize(("shape", "axis"), [((6, 70), None), ((6, 8), 1)])
 def test_vmap_is_a_loop(shape, axis):
     x = jnp.round(jax.random.normal(jax.random.key(0), (3, *shape)) * 2)
     k = jnp.array([1, 5, 8])

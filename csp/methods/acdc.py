@@ -21,10 +21,12 @@ def acdc(steps: int, warmup: float = 0.1, cycles: int = 5, compressed: float = 0
     """
     if cycles < 1 or not 0 < compressed < 1:
         raise ValueError(f"acdc needs cycles >= 1 and 0 < compressed < 1, got {cycles} and {compressed}")
+    if warmup + finish > 1:
+        raise ValueError(f"acdc has no time for its cycles: warmup + finish <= 1 is needed, got {warmup} and {finish}")
     first, last = (clock_for(steps, x, x).end for x in (warmup, 1 - finish))
     step = np.arange(last + 1)
     phase = (step - first) * cycles / max(last - first, 1) % 1
     progress = ((step >= first) & (phase < compressed)) | (step == last)
     changes = [int(t) for t in np.flatnonzero(np.diff(progress, prepend=False))]
     ramp = schedules.phases([0.0, *(float(progress[t]) for t in changes)], changes)
-    return Method("acdc", steps, Clock((*changes[:-1], last)), ramp=ramp, project_rank=truncate)
+    return Method("acdc", steps, Clock(tuple(sorted({*changes, last}))), ramp=ramp, project_rank=truncate)

@@ -12,8 +12,6 @@ choices, each a value, make a method of it:
 
 import itertools
 
-import optax
-
 from csp import schedules
 from csp.methods.dual import dual
 from csp.methods.method import Iterate, Method, clock_for
@@ -48,8 +46,8 @@ def compressed_sensing(
     return (iterate or dual())(plain)
 
 
-def _teeth(begin: float, end: float, cycles: int) -> optax.Schedule:
+def _teeth(begin: float, end: float, cycles: int) -> schedules.Schedule:
     """`cycles` cubic ramps from 0 to 1, one after the other; 1 after the last."""
     edges = [round(begin + (end - begin) * i / cycles) for i in range(cycles + 1)]
     ramps = [schedules.cubic(1.0, 0, b - a) for a, b in itertools.pairwise(edges)]
-    return optax.join_schedules([schedules.constant(0.0), *ramps], edges[:-1])
+    return schedules.joined([schedules.constant(0.0), *ramps], edges[:-1])

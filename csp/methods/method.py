@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from csp import metrics, select, shrinkage
+from csp.schedules import Schedule
 from csp.structures import Structure
 
 
@@ -166,7 +166,7 @@ class Method:
     name: str
     steps: int
     clock: Clock
-    ramp: optax.Schedule
+    ramp: Schedule
     start: Callable[[jax.Array, Structure], Memory] = nothing
     decide: Callable[[View], Decision] = keep_worthiest
     step: Callable[[View, jax.Array, jax.Array], tuple[jax.Array, Any]] = move

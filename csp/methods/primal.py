@@ -30,7 +30,7 @@ def metric() -> Shrink:
     def diagonal(view, scale):
         if view.structure.pooled:
             raise ValueError(f"metric shrinkage is for entries and N of M, not for {view.structure}: use decoupled()")
-        return view.metric.diagonal(view.sight) / jnp.maximum(scale, 1e-30)
+        return jnp.where(scale > 0, view.metric.diagonal(view.sight) / jnp.maximum(scale, 1e-30), 1)
 
     def worth(view, c, scale):
         return view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale)))
@@ -79,11 +79,11 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
         def decide(view: View) -> Decision:
             slow = view.memory.slow
             scale = jnp.mean(view.metric.diagonal(view.sight))
-            spared = view.spread(view.best(shrink.worth(view, slow["c"], scale), exempt(view)))
             final = view.best(view.worth, view.final())
             edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
             log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
             c = strength * edge / max(end - begin, 1) * jnp.exp(log_gain)
+            spared = view.spread(view.best(shrink.worth(view, c, scale), exempt(view)))
             slow = {"spared": spared | view.last, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
             return Decision(final | ~view.last, slow)
 

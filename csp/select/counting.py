@@ -50,7 +50,7 @@ def view(x: Array, axes: tuple[int, ...]) -> View:
     """Cuts the axes of x along which units compete. The row-major order inside a group stays as it is."""
     sizes, roles, spec = [], [], []
     for a, length in enumerate(x.shape):
-        parts = _split(length, shards(x, a), a == x.ndim - 1, "pack" not in roles) if a in axes else {"": length}
+        parts = _parts(x, a, "pack" not in roles) if a in axes else {"": length}
         sizes += parts.values()
         roles += parts.keys()
         spec += [_mesh_axes(x, a)] + [None] * (len(parts) - 1)
@@ -62,24 +62,30 @@ def view(x: Array, axes: tuple[int, ...]) -> View:
     return View(lax.reshape(x, sizes, out_sharding=sharding), outer, inner + lanes, pack, groups)
 
 
-def _split(length: int, shards: int, minor: bool, packs: bool) -> dict[str, int]:
-    """The parts of an axis, outermost first, such that all but the outer one stay on their device.
+def _parts(x: Array, axis: int, packs: bool) -> dict[str, int]:
+    """How an axis is cut, outermost part first, such that all but the outer one stay on their device.
 
-    Shards are known on an explicit mesh only; elsewhere any power of two up to 16 is provided for where it divides.
+    How the axis is sharded is known on an explicit mesh only; elsewhere up to 16 devices are provided for.
     """
-    lanes = 32 if minor else 1
-    rests = {p: length // lanes // p for p in (8, 7, 6, 5, 4) if length % (p * lanes * shards) == 0}
-    if minor:
-        rests = {p: rest for p, rest in rests.items() if rest % 16 == 0}
-    if not packs or not rests:
-        outer = shards if shards > 1 else math.gcd(length, 16)
-        parts = {"outer": outer, "inner": length // max(outer, 1)}
+    length, known = x.shape[axis], shards(x, axis)
+    if axis < x.ndim - 1:
+        parts = _split(length, known, packs)
+    elif packs and length % (16 * 8 * 32 * known) == 0:
+        lanes = 32 if length % (16 * 8 * 256 * known) else 256
+        parts = _split(length // lanes, known, packs) | {"lanes": lanes}
     else:
-        pack = max(rests, key=lambda p: math.gcd(rests[p], 16) if length > 32 else p)
-        rest = rests[pack]
-        outer = rest if rest <= 32 else shards if shards > 1 else math.gcd(rest, 16)
-        parts = {"outer": outer, "inner": rest // max(outer, 1), "pack": pack, "lanes": lanes}
+        most = length // 256 if x.size >= 2**20 else length  # sums along less than 256 entries take long
+        outer = known if known > 1 else math.gcd(length, min(16, 1 << max(most.bit_length() - 1, 0)))
+        parts = {"outer": outer, "inner": length // max(outer, 1)}
     return {role: n for role, n in parts.items() if n != 1} or {"outer": 1}
+
+
+def _split(length: int, shards: int, packs: bool) -> dict[str, int]:
+    rests = {p: length // p for p in (8, 7, 6, 5, 4) if packs and length % (p * shards) == 0}
+    pack = max(rests, key=lambda p: math.gcd(rests[p], 16) if length > 32 else p, default=1)
+    rest = rests.get(pack, length)
+    outer = rest if rest <= 32 else shards if shards > 1 else math.gcd(rest, 16)
+    return {"outer": outer, "inner": rest // max(outer, 1), "pack": pack}
 
 
 def _mesh_axes(x: Array, axis: int) -> str | tuple[str, ...] | None:

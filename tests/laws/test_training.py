@@ -133,7 +133,7 @@ def a_metric_remembers_at_most_one_array_of_the_parameters_size(tried):
 
 
 def another_process_resumes_and_settles(tried):
-    """A transformation made anew needs nothing but (params, state); settled, it keeps the support and remembers nothing."""
+    """A transformation made anew needs (params, state) and no more; settled, it keeps the support."""
     params, state = trial.to_jax(tried.history[-1])
     before, state = params, csp.settle(state)
     assert state.memory is None

@@ -218,7 +218,7 @@ def make_transformation(name: str) -> optax.GradientTransformationExtraArgs:
 
 
 def compiled(function: Callable, *arguments) -> Callable:
-    """Compiled for these arguments without LLVM's optimisations, which take longer than all that the laws do with it."""
+    """Compiled for these arguments, without LLVM's optimisations: they would take longer than all the laws."""
     return jax.jit(function).lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 0})
 
 
