@@ -12,8 +12,9 @@ from pathlib import Path
 if __name__ == "select":
     elsewhere = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     spec = importlib.machinery.PathFinder.find_spec("select", elsewhere)
-    assert spec and spec.loader, "this Python has no module `select`"
+    assert spec is not None
     sys.modules["select"] = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
     spec.loader.exec_module(sys.modules["select"])
 
 if __name__ == "__main__":

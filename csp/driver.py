@@ -78,8 +78,14 @@ def check_structures(targets: Sequence[Target], method: Method) -> None:
     for target in targets:
         if is_rank(target) and method.project_rank is None:
             raise ValueError(
-                f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing, "
-                "gradual, one_shot or acdc, or csp.lowrank.ladder"
+                f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing "
+                "with its dual iterate, ste, gradual, one_shot or acdc, or csp.lowrank.ladder"
+            )
+        metric = method.metric or target.rule.metric
+        if metric.needs_activations and len(target.shape) < 2:
+            raise ValueError(
+                f"{target.path!r}: metric {metric} needs the inputs of a matrix, and the shape is {target.shape}: "
+                "use metrics.magnitude()"
             )
 
 
@@ -219,6 +225,11 @@ def _activations(metric: metrics.Metric, target: Target, extra: dict) -> jax.Arr
         raise ValueError(
             f"{target.path!r}: metric {metric} needs the mean squared inputs: call tx.update(grads, state, params, "
             f"activations={{{target.path!r}: vector of {target.shape[-2]}}})"
+        )
+    if jnp.shape(given[target.path]) != target.shape[-2:-1]:
+        raise ValueError(
+            f"{target.path!r}: activations have shape {jnp.shape(given[target.path])}, one mean square an input is "
+            f"{target.shape[-2:-1]}"
         )
     return given[target.path]
 

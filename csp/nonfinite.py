@@ -26,11 +26,12 @@ def guarded(policy: str, step: Step, gradients: Any, state: Any) -> tuple[Any, A
 
 def _skip_unless_finite(step: Step, gradients: Any, state: Any) -> tuple[Any, Any]:
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)] or [jnp.ones((), bool)]))
-    updates, _ = jax.eval_shape(step, gradients)
+    updates, after = jax.eval_shape(step, gradients)
 
     def skip(_):
         still = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates)
-        return still, state._replace(skipped=state.skipped + 1)
+        same = jax.tree.map(lambda x, then: jnp.asarray(x, then.dtype), state, after)  # some moments widen on first use
+        return still, same._replace(skipped=state.skipped + 1)
 
     return lax.cond(finite, step, skip, gradients)
 

@@ -131,9 +131,9 @@ def _aim_at_one(b: Bracket, dtype: np.dtype) -> Bracket:
 
 
 def _aim_by_sample(b: Bracket, views: Sequence[View], k: Array) -> Bracket:
-    """Aims at the keys that have the ranks k -+ two standard deviations in a sample."""
+    """Aims at the keys that have the ranks k -+ two standard deviations in a sample, where the array is large."""
     samples, size = [_sample(view) for view in views], _total(views)
-    if b.low.ndim or 8 * _total(samples) > size:
+    if b.low.ndim or 8 * max(_SAMPLE, _total(samples)) > size:
         return b
     weights = [view.size / max(sample.size, 1) for view, sample in zip(views, samples, strict=True)]
     count = counter(samples, _read_key, weights=weights)

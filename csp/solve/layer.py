@@ -52,11 +52,12 @@ def _conjugate_gradients(gram, target, keep, steps):
         r = jnp.where(keep, gram @ (target - z), 0)
         p = inverse * r
         rho = jnp.sum(r * p, 0)
+        solved = rho * (4 * jnp.finfo(z.dtype).eps) ** 2
 
         def step(_, state):
             z, r, p, rho = state
             q = jnp.where(keep, gram @ p, 0)
-            along = _ratio(rho, jnp.sum(p * q, 0))
+            along = jnp.where(rho > solved, _ratio(rho, jnp.sum(p * q, 0)), 0)
             z, r = z + along * p, r - along * q
             s = inverse * r
             new = jnp.sum(r * s, 0)
