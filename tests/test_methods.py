@@ -1,13 +1,14 @@
 """Does each method do what it is named for?"""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import csp
@@ -20,11 +21,12 @@ W = np.random.default_rng(0).permutation(np.arange(1.0, 21.0)).reshape(SHAPE).as
 
 def run(method, gradients=None, w=W, sparsity=0.5, inner=None, structure=None, steps=None):
     """The weights before, and after each step; `gradients(step)` is zero by default. And every state."""
+    compile_fast = {"xla_backend_optimization_level": 0}
     rule = csp.Rule("w", structure or structures.entries(), sparsity=sparsity)
     tx = csp.sparsify(inner or optax.sgd(1.0), rule, method=method)
     params = {"w": jnp.asarray(w)}
-    state = jax.jit(tx.init)(params)
-    weights, states, update = [np.asarray(params["w"])], [state], jax.jit(tx.update)
+    state = tx.init(params)
+    weights, states, update = [np.asarray(params["w"])], [state], jax.jit(tx.update, compiler_options=compile_fast)
     for step in range(method.steps if steps is None else steps):
         gradient = np.zeros(w.shape, np.float32) if gradients is None else gradients(step)
         updates, state = update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
@@ -57,6 +59,7 @@ def test_a_clock_ticks_from_begin_to_end_and_always_at_the_end(steps, a, b, ever
     assert clock.begin == min(round(begin * steps), clock.end)
 
 
+@settings(deadline=None)
 @given(some.sets(some.integers(0, 60), min_size=1))
 def test_a_clock_knows_its_latest_tick(times):
     clock = Clock(tuple(sorted(times)))
@@ -85,24 +88,27 @@ def test_static_keeps_the_support_of_sparse_parameters():
 def test_gradual_forgets_what_it_prunes():
     """A pruned weight has no value, so that no later refresh brings it back."""
     weights, _ = run(methods.gradual(20, begin=0.1, end=0.8, every=1), lambda step: -0.01 * W)
-    for before, after in zip(weights, weights[1:], strict=False):
+    for before, after in itertools.pairwise(weights):
         assert not np.any((before == 0) & (after != 0))
 
 
 def test_gradual_regrowth_exchanges_for_the_largest_gradients():
     smallest = W <= 3
-    weights, _ = run(methods.gradual(20, begin=0.1, end=0.8, every=1, regrow=0.5), lambda step: -1e-3 * smallest)
-    assert any(np.any((before == 0) & (after != 0)) for before, after in zip(weights, weights[1:], strict=False))
+    for regrow, alive in ((0.0, False), (0.5, True)):
+        method = methods.gradual(20, begin=0.1, end=0.8, every=1, regrow=regrow)
+        weights, _ = run(method, lambda step: -1e-3 * smallest)
+        np.testing.assert_array_equal(weights[7][smallest] != 0, alive)
+        np.testing.assert_array_equal(weights[-1] != 0, largest(10))
 
 
 def test_the_dual_iterate_remembers_what_it_prunes():
     """The smallest weights are pruned, their shadows grow under the gradient, and they come back."""
     smallest = W <= 4
     method = methods.compressed_sensing(20, methods.dual(pull=0.0), begin=0.0, full=0.2, freeze=0.9, every=1)
-    weights, states = run(method, lambda step: -1.0 * smallest * (step > 4))
+    weights, states = run(method, lambda step: -2.0 * smallest * (step > 4))
     assert not np.any(weights[5][smallest])
     assert np.all(weights[-1][smallest] != 0)
-    np.testing.assert_allclose(states[-1].memory[0].fast[smallest], W[smallest] + 15)
+    np.testing.assert_allclose(states[-1].memory[0].fast[smallest], W[smallest] + 30)
     assert counts(weights)[5:] == [10] * 16
 
 
@@ -188,9 +194,8 @@ def test_rigl_grows_where_the_gradient_is_largest_and_drops_the_smallest():
 
 
 def test_set_grows_by_chance():
-    supports = [run(methods.set_(8, end=0.5, every=1, seed=seed), steps=3)[0][-1] != 0 for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(supports[0], supports[1])
-    assert np.any(supports[0] != supports[2])
+    supports = [run(methods.set_(8, end=0.5, every=1, seed=seed), steps=3)[0][-1] != 0 for seed in (0, 1)]
+    assert np.any(supports[0] != supports[1])
 
 
 def test_granet_prunes_and_exchanges():
@@ -198,7 +203,7 @@ def test_granet_prunes_and_exchanges():
     weights, _ = run(methods.granet(30, end=0.8, every=2), lambda step: 1e-2 * draw[step])
     alive = counts(weights)
     assert alive == sorted(alive, reverse=True)
-    assert any(np.any((before == 0) & (after != 0)) for before, after in zip(weights, weights[1:], strict=False))
+    assert any(np.any((before == 0) & (after != 0)) for before, after in itertools.pairwise(weights))
 
 
 def test_random_looks_at_nothing():
@@ -208,14 +213,12 @@ def test_random_looks_at_nothing():
 
 
 def test_random_is_fair_to_all():
-    """Over many seeds each of 20 weights lives about as often as each other."""
-    clock = methods.random(3)
-    chosen = np.zeros(SHAPE)
-    for seed in range(60):
-        chosen += run(methods.random(3, seed=seed), steps=1)[0][-1] != 0
-    assert clock.clock.times == (0,)
-    assert chosen.sum() == 600
-    assert 12 < chosen.min() <= chosen.max() < 48  # 30 +- 18 is 4.6 standard deviations
+    """Every row and column, however large, has about half of its weights."""
+    w = np.outer(np.arange(1.0, 61.0), np.arange(1.0, 61.0)).astype(np.float32)
+    alive = run(methods.random(3), w=w, steps=1)[0][-1] != 0
+    assert alive.sum() == 1800
+    for count in (*alive.sum(axis=0), *alive.sum(axis=1)):
+        assert abs(count - 30) < 18  # 4.6 standard deviations
 
 
 def test_movement_keeps_what_the_gradient_moves_away_from_zero():

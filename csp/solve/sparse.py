@@ -150,9 +150,9 @@ def _continue(a, y, k, penalties, exempt):
 
 def _flatten(a, y):
     """The same equations in other combinations: most singular values 1, none above, so that a step of 1 is safe."""
-    u, s, _ = jnp.linalg.svd(a, full_matrices=False)
-    scale = jnp.maximum(s, jnp.maximum(_FLATTEN * s[0], jnp.finfo(a.dtype).tiny))
-    combine = (u / scale) @ u.T
+    squares, u = jnp.linalg.eigh(a @ a.T)
+    floor = jnp.maximum(_FLATTEN**2 * squares[-1], jnp.finfo(a.dtype).tiny)
+    combine = (u / jnp.sqrt(jnp.maximum(squares, floor))) @ u.T
     return combine @ a, combine @ y
 
 

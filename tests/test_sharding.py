@@ -1,0 +1,100 @@
+"""The same masks on any number of devices, and nothing but counts and thresholds between them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import csp
+from csp import Rule, methods, structures
+
+SHAPE, STEPS = (256, 128), 6
+CASES = {
+    "entries, dual": (structures.entries(), methods.compressed_sensing),
+    "12:128, gradual": (structures.n_of_m(12, 128), methods.gradual),
+    "blocks, rigl": (structures.blocks(4, 4), methods.rigl),
+}
+MESHES = [(1, "Auto", 0), (4, "Auto", 0), (8, "Auto", 1), (8, "Explicit", 0), (4, "Explicit", 1)]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What this file, run as a program on eight forced devices, found: see `_explore`."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, __file__], capture_output=True, text=True, check=False, env=os.environ | flags
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_masks_are_those_of_one_device(found, case, mesh):
+    assert found[f"{case} {mesh}"]["mask"] == found[f"{case} None"]["mask"]
+    assert any(found[f"{case} None"]["mask"])
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_no_parameter_travels(found, case, mesh):
+    largest = max(found[f"{case} {mesh}"]["moved"], default=0)
+    assert largest <= 16, "an all-gather, all-to-all or permutation of more than a few numbers"
+
+
+def _explore() -> dict:
+    results = {}
+    for name, (structure, make) in CASES.items():
+        results[f"{name} None"] = _train(structure, make(STEPS), None)
+        for mesh in MESHES:
+            results[f"{name} {mesh}"] = _train(structure, make(STEPS), mesh)
+    return results
+
+
+def _train(structure, method, mesh) -> dict:
+    if mesh is None:
+        return _run(structure, method, lambda x: x)
+    devices, kind, axis = mesh
+    grid = jax.make_mesh((devices,), ("x",), axis_types=(getattr(AxisType, kind),))
+    spec = PartitionSpec(*("x" if a == axis else None for a in range(2)))
+    with jax.set_mesh(grid):
+        return _run(structure, method, lambda x: jax.device_put(x, NamedSharding(grid, spec)))
+
+
+def _run(structure, method, put) -> dict:
+    rng = np.random.default_rng(0)
+    rule = Rule("w", structure, sparsity=None if structure.sparsity else 0.8)
+    tx = csp.sparsify(optax.adamw(1e-2), rule, method=method)
+    params = {"w": put(jnp.asarray(rng.normal(size=SHAPE), jnp.float32))}
+    state = jax.jit(tx.init)(params)
+
+    def step(params, state, gradients):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    gradients = [{"w": put(jnp.asarray(rng.normal(size=SHAPE), jnp.float32))} for _ in range(STEPS)]
+    run = jax.jit(step)
+    params, state = run(params, state, gradients[0])  # after which the state is sharded as it stays
+    compiled = run.lower(params, state, gradients[0]).compile()
+    for g in gradients[1:]:
+        params, state = run(params, state, g)
+    mask = np.packbits(np.asarray(params["w"]) != 0).tolist()
+    return {"mask": mask, "moved": _moved(compiled.as_text())}
+
+
+def _moved(hlo: str) -> list[int]:
+    """How many numbers each collective that moves data, other than a reduction, brings together."""
+    found = re.findall(r"= \w+\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", hlo)
+    return [int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for shape in found]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_explore()))
