@@ -29,7 +29,7 @@ def _skip_unless_finite(step: Step, gradients: Any, state: Any) -> tuple[Any, An
     updates, after = jax.eval_shape(step, gradients)
 
     def skip(_):
-        still = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates)
+        still = jax.tree.map(jnp.zeros_like, updates)
         same = jax.tree.map(lambda x, then: jnp.asarray(x, then.dtype), state, after)  # some moments widen on first use
         return still, same._replace(skipped=state.skipped + 1)
 

@@ -1,11 +1,17 @@
 """Where can the wrapper stand? Around a complete optimizer, and with nothing after it that rescales what it returns."""
 
+import operator
 import sys
+from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from csp.rules import Target
+
+_UNDOING = {"schedule_free": "averages", "lookahead": "averages", "mechanize": "rescales"}
 _OUTSIDE = "optax.MultiSteps(csp.sparsify(optimizer, ...), every_k_schedule=k)"
 
 
@@ -18,7 +24,7 @@ def refuse_type(inner: Any) -> None:
         raise ValueError(f"sparsify wraps an optax optimizer such as optax.adamw(1e-3), got {inner!r}")
 
 
-def refuse_optimizer(inner: Any, state: Any, params: Any) -> None:
+def refuse_optimizer(inner: Any, state: Any, params: Any, targets: Sequence[Target]) -> None:
     """States of transformations that undo the zeros, and optimizers that are not complete."""
     for name in _state_names(state):
         if name == "MultiStepsState":
@@ -30,36 +36,41 @@ def refuse_optimizer(inner: Any, state: Any, params: Any) -> None:
                 f"{name.removesuffix('State')} averages the weights and destroys their zeros: wrap its base "
                 "optimizer alone, and project the average after training with csp.compress"
             )
-    if _goes_uphill(inner, params):
-        raise ValueError(
-            "the optimizer's updates point uphill, so its learning rate must come later: sparsify wraps the complete "
-            "optimizer, csp.sparsify(optax.chain(..., optax.scale_by_learning_rate(1e-3)), ...)"
-        )
+    for target in targets[:1]:
+        if _passes_gradients(inner, params, target.index):
+            raise ValueError(
+                f"the optimizer's updates of {target.path!r} point uphill at full length, so its learning rate must come "
+                "later: sparsify wraps the complete optimizer, csp.sparsify(optax.chain(..., "
+                "optax.scale_by_learning_rate(1e-3)), ...); to climb, negate the loss"
+            )
 
 
 def refuse_surroundings() -> None:
-    """A chain in which something follows, or schedule_free and lookahead around: all rescale or average the update."""
+    """A chain in which something follows, or schedule_free and the like around: all rescale or average the update."""
     frame = sys._getframe(2)
     while frame is not None:
-        module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_qualname
-        if module.startswith("optax.") and name.startswith(("schedule_free", "lookahead")):
+        name = frame.f_code.co_qualname if frame.f_globals.get("__name__", "").startswith("optax.") else ""
+        around = name.split(".")[0]
+        if around in _UNDOING:
             raise ValueError(
-                f"{name.split('.')[0]} averages the weights and destroys their zeros: use sparsify without "
-                "it, and average and project afterwards with csp.compress"
+                f"{around} {_UNDOING[around]} the weights and destroys their zeros: use sparsify without it, and "
+                "project an average afterwards with csp.compress"
             )
-        if module.startswith("optax.") and name.startswith("chain."):
-            _refuse_followers(frame.f_locals)
+        if _something_follows(name, frame):
+            raise ValueError(
+                f"something follows sparsify in this optax.{around} and would rescale its updates, so that no weight "
+                "reaches zero: put the whole chain inside, csp.sparsify(optax.chain(...), ...)"
+            )
         frame = frame.f_back
 
 
-def _refuse_followers(chain: dict) -> None:
-    links = chain.get("init_fns", ())
-    own = [i for i, init in enumerate(links) if getattr(init, "__module__", "").startswith("csp.")]
-    if own and own[0] < len(links) - 1:
-        raise ValueError(
-            "something follows sparsify in this optax.chain and would rescale its updates, so that no weight reaches "
-            "zero: put the whole chain inside, csp.sparsify(optax.chain(...), ...)"
-        )
+def _something_follows(name: str, frame: FrameType) -> bool:
+    """Is this the initialisation of a chain, and not at its last link?"""
+    if name.startswith("chain.") and name.endswith("<genexpr>"):
+        return operator.length_hint(frame.f_locals.get(".0", ())) > 0
+    if name.startswith("named_chain.") and "transforms" in frame.f_locals:
+        return frame.f_locals.get("name") != frame.f_locals["transforms"][-1][0]
+    return False
 
 
 def _state_names(state: Any) -> set[str]:
@@ -73,13 +84,20 @@ def _state_names(state: Any) -> set[str]:
     return names
 
 
-def _goes_uphill(inner: Any, params: Any) -> bool:
-    """Does a first step on a miniature of the parameters follow the gradient instead of opposing it?"""
+def _passes_gradients(inner: Any, params: Any, index: int) -> bool:
+    """Does a first step on a miniature of the parameters follow the gradient of this one, at its full length?
+
+    A complete optimizer opposes it, or stands still while its learning rate warms up. Whoever maximises follows it in
+    small steps. Compiled, so that all but the one parameter's update is dropped.
+    """
+
+    def update(small):
+        updates, _ = inner.update(small, inner.init(small), small)
+        return jnp.mean(jax.tree.leaves(updates)[index].astype(jnp.float32))
+
     with jax.ensure_compile_time_eval():
         small = jax.tree.map(lambda p: jnp.ones([min(n, 2) for n in jnp.shape(p)], jnp.result_type(p)), params)
         try:
-            updates, _ = inner.update(small, inner.init(small), small)
-            along = [float(jnp.sum(u.astype(jnp.float32))) for u in jax.tree.leaves(updates)]
+            return float(jax.jit(update)(small)) > 0.3
         except Exception:  # an optimizer that cannot work on the miniature is given the benefit of the doubt
             return False
-    return sum(along) > 0

@@ -75,7 +75,7 @@ def sparsify(
         placement.refuse_surroundings()
         now = plan(params)
         inner_state = inner.init(params)
-        placement.refuse_optimizer(inner, inner_state, params)
+        placement.refuse_optimizer(inner, inner_state, params, now.targets)
         return driver.first_state(now, inner_state, params)
 
     def update(updates, state, params=None, **extra):
