@@ -39,8 +39,8 @@ def refuse_optimizer(inner: Any, state: Any, params: Any, targets: Sequence[Targ
     for target in targets[:1]:
         if _passes_gradients(inner, params, target.index):
             raise ValueError(
-                f"the optimizer's updates of {target.path!r} point uphill at full length, so its learning rate must come "
-                "later: sparsify wraps the complete optimizer, csp.sparsify(optax.chain(..., "
+                f"the optimizer's updates of {target.path!r} point uphill at full length: its learning rate must not "
+                "come later. sparsify wraps the complete optimizer, csp.sparsify(optax.chain(..., "
                 "optax.scale_by_learning_rate(1e-3)), ...); to climb, negate the loss"
             )
 

@@ -88,7 +88,7 @@ def test_given_refuses_what_is_no_pattern():
 
 def test_given_refuses_a_pattern_that_matches_nothing():
     """As a rule does: what is asked of nothing is forgotten otherwise."""
-    with pytest.raises(ValueError, match="given: 'sqare' matches no parameter.*'square'"):
+    with pytest.raises(ValueError, match=r"given: 'sqare' matches no parameter.*'square'"):
         shared(budgets.given({"sqare": 0.5}), 0.75)
 
 
@@ -161,7 +161,7 @@ def test_the_total_is_exact_and_the_floor_respected(make, floor, total):
     kept = np.array(compiled(make(floor))(worths, total))
     sizes = np.array([w.size for w in worths])
     assert kept.sum() == total
-    assert np.all((0 <= kept) & (kept <= sizes))
+    assert np.all((kept >= 0) & (kept <= sizes))
     assert np.all(kept >= np.floor(floor * sizes * total / sizes.sum() - 1e-3))
 
 
