@@ -80,7 +80,7 @@ def _records(part: str, n: int, d: int, k: int, trials: int, labels: Record | No
 
 @partial(jax.jit, static_argnames="method")
 def _recover(a, y, k, method):
-    return jax.lax.map(lambda problem: solve.recover(*problem, k, method), (a, y))
+    return jax.lax.map(lambda each: solve.recover(each[0], each[1], k, method), (a, y))
 
 
 def _problems(kind: str, n: int, d: int, k: int, trials: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,8 @@
-"""`csp.sparsify` as a wrapper: any optimizer, any container, inside and around other transformations."""
+"""`csp.sparsify` as a wrapper: any optimizer inside, anything sensible around, under every transformation of JAX."""
 
+import functools
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,186 +12,335 @@ import optax
 import pytest
 
 import csp
-from csp import Rule, methods, structures
+from csp import Rule, methods, metrics, structures
 
 STEPS = 6
+LEARNING_RATE = 1e-2
 RULE = Rule("w", structures.entries(), sparsity=0.75)
+LABELS = {"w": "matrix", "b": "vector"}
+
+
+class Inner(NamedTuple):
+    """An optimizer, and by what names its state remembers a direction, and a size."""
+
+    tx: optax.GradientTransformation
+    momenta: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+
+
+def adam_alike(make: Callable, *sizes: str, **choices) -> Inner:
+    return Inner(make(LEARNING_RATE, **choices), ("mu",), ("nu", *sizes))
+
+
 OPTIMIZERS = {
-    "adamw": optax.adamw(1e-2),
-    "adam": optax.adam(1e-2),
-    "sgd": optax.sgd(1e-2, momentum=0.9, nesterov=True),
-    "lion": optax.lion(1e-3),
-    "adafactor": optax.adafactor(1e-2, min_dim_size_to_factor=4),
-    "lamb": optax.lamb(1e-2),
-    "rmsprop": optax.rmsprop(1e-2, momentum=0.9),
-    "adabelief": optax.adabelief(1e-2),
-    "muon": optax.contrib.muon(1e-2),
-    "chain": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.warmup_constant_schedule(0.0, 1e-2, 2))),
-    "inject_hyperparams": optax.inject_hyperparams(optax.adamw)(learning_rate=1e-2),
-    "apply_if_finite": optax.apply_if_finite(optax.adam(1e-2), 3),
-    "masked": optax.chain(optax.masked(optax.scale_by_adam(), {"w": True, "b": False}), optax.scale(-1e-2)),
-    "partition": optax.partition({"a": optax.adam(1e-2), "s": optax.sgd(1e-2)}, {"w": "a", "b": "s"}),
+    "adam": adam_alike(optax.adam),
+    "adamw": adam_alike(optax.adamw),
+    "amsgrad": adam_alike(optax.amsgrad, "nu_max"),
+    "adamax": adam_alike(optax.adamax),
+    "nadam": adam_alike(optax.nadam),
+    "lamb": adam_alike(optax.lamb),
+    "adabelief": Inner(optax.adabelief(LEARNING_RATE), ("mu",)),
+    "yogi": adam_alike(optax.yogi),
+    "radam": adam_alike(optax.radam),
+    "adan": Inner(optax.adan(LEARNING_RATE), ("m", "v")),
+    "novograd": Inner(optax.novograd(LEARNING_RATE), ("mu",)),
+    "adagrad": Inner(optax.adagrad(LEARNING_RATE), (), ("sum_of_squares",)),
+    "adadelta": Inner(optax.adadelta(1.0), (), ("e_g", "e_x")),
+    "rmsprop": Inner(optax.rmsprop(LEARNING_RATE, momentum=0.9), ("trace",), ("nu",)),
+    "sgd": Inner(optax.sgd(LEARNING_RATE)),
+    "momentum": Inner(optax.sgd(LEARNING_RATE, momentum=0.9), ("trace",)),
+    "nesterov": Inner(optax.sgd(LEARNING_RATE, momentum=0.9, nesterov=True), ("trace",)),
+    "lion": Inner(optax.lion(1e-3), ("mu",)),
+    "lars": Inner(optax.lars(0.1), ("trace",)),
+    "sm3": Inner(optax.sm3(LEARNING_RATE), ("nu",)),
+    "adafactor": Inner(optax.adafactor(LEARNING_RATE, min_dim_size_to_factor=4, momentum=0.9), ("ema",)),
+    "muon": Inner(optax.contrib.muon(LEARNING_RATE)),
+    "prodigy": Inner(optax.contrib.prodigy(), ("exp_avg",), ("exp_avg_sq",)),
+    "dog": Inner(optax.contrib.dog(1.0)),
+    "chain": Inner(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.warmup_constant_schedule(0.0, LEARNING_RATE, 2))),
+        ("mu",),
+        ("nu",),
+    ),
+    "inject_hyperparams": Inner(optax.inject_hyperparams(optax.adamw)(learning_rate=LEARNING_RATE), ("mu",), ("nu",)),
+    "apply_if_finite": Inner(optax.apply_if_finite(optax.adam(LEARNING_RATE), 3), ("mu",), ("nu",)),
+    "masked": Inner(optax.masked(optax.adam(LEARNING_RATE), {"w": True, "b": False}), ("mu",), ("nu",)),
+    "partition": Inner(
+        optax.partition({"matrix": optax.adam(LEARNING_RATE), "vector": optax.sgd(0.1, momentum=0.9)}, LABELS),
+        ("mu",),
+        ("nu",),
+    ),
 }
 
 
-def _params(seed: int = 0) -> dict[str, jax.Array]:
+def make_params(seed: jax.typing.ArrayLike = 0) -> dict[str, jax.Array]:
     return {"w": jax.random.normal(jax.random.key(seed), (16, 8)), "b": jnp.ones(8)}
 
 
-def _gradients(params: Any, seed: int = 1) -> Any:
-    return jax.tree.map(lambda p: p - jax.random.normal(jax.random.key(seed), p.shape).astype(p.dtype), params)
+def make_gradients(params: Any, seed: int = 1) -> Any:
+    """Of a quadratic with noise: the same for the same parameters and seed."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: p - jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
 
 
-def _train(tx: optax.GradientTransformation, params: Any, steps: int = STEPS) -> tuple[Any, Any]:
+def apply(tx: optax.GradientTransformation, params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def compiled(tx: optax.GradientTransformation, params: Any, state: Any) -> Callable:
+    """The step, without LLVM's optimisations, which take longer than all that is done with it here."""
+    lowered = jax.jit(functools.partial(apply, tx)).lower(params, state, params)
+    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+
+
+def train(tx: optax.GradientTransformation, params: Any, steps: int = STEPS) -> tuple[Any, Any]:
     state = tx.init(params)
-
-    @jax.jit
-    def step(params, state, seed):
-        updates, state = tx.update(_gradients(params, seed), state, params)
-        return optax.apply_updates(params, updates), state
-
-    for seed in range(steps):
-        params, state = step(params, state, seed)
-    assert step._cache_size() == 1
+    step = compiled(tx, params, state)
+    for number in range(steps):
+        params, state = step(params, state, make_gradients(params, number))
     return params, state
 
 
+def leaves_named(state: Any, name: str) -> list[np.ndarray]:
+    """Those of the matrix."""
+    trees = [tree for _, tree in optax.tree_utils.tree_get_all_with_path(state, name)]
+    found = [np.asarray(leaf) for leaf in jax.tree.leaves(trees) if leaf.shape == (16, 8)]
+    assert found, f"the optimizer's state has no {name!r} of the matrix"
+    return found
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("make", [methods.compressed_sensing, methods.gradual])
-def test_any_optimizer_ends_on_the_budget_with_one_compilation(name, make):
-    params, _ = _train(csp.sparsify(OPTIMIZERS[name], RULE, method=make(STEPS)), _params())
-    csp.verify(params, RULE)
-    assert np.all(np.isfinite(params["w"]))
-
-
-def test_multi_steps_goes_around():
-    tx = optax.MultiSteps(csp.sparsify(optax.adamw(1e-2), RULE, method=methods.gradual(STEPS)), 3)
-    params, _ = _train(tx, _params(), 3 * STEPS)
-    csp.verify(params, RULE)
-
-
-def test_inside_masked_partition_and_apply_if_finite():
-    sparse = csp.sparsify(optax.adam(1e-2), RULE, method=methods.rigl(STEPS))
-    around = [
-        optax.apply_if_finite(sparse, 3),
-        optax.masked(sparse, {"w": True, "b": False}),
-        optax.partition({"a": sparse, "s": optax.sgd(1e-2)}, {"w": "a", "b": "s"}),
-        optax.chain(optax.clip(1.0), sparse),
-    ]
-    for tx in around:
-        csp.verify(_train(tx, _params())[0], RULE)
-
-
-class Pair(NamedTuple):
-    kernel: jax.Array
-    rest: Any
-
-
-@pytest.mark.parametrize(
-    ("wrap", "path"),
-    [
-        (lambda w: w, ""),
-        (lambda w: [[w], (jnp.ones(()), None)], "0/0"),
-        (lambda w: Pair(w, {"empty": jnp.zeros((0, 3)), "none": None}), "kernel"),
-        (lambda w: {"params": {"Dense_0": {"kernel": w, "bias": jnp.ones(8)}}}, "params/Dense_0/kernel"),
-    ],
-    ids=["array", "lists", "NamedTuple", "linen"],
-)
-def test_containers(wrap, path):
-    rule = Rule(path, structures.n_of_m(2, 4))
-    params, state = _train(csp.sparsify(optax.adam(1e-2), rule, method=methods.gradual(STEPS)), wrap(_params()["w"]))
-    csp.verify(params, rule)
-    assert [row.path for row in csp.report(params, state).rows if row.structure] == [path]
-
-
-def test_flax_nnx_state():
-    nnx = pytest.importorskip("flax.nnx")
-    state = nnx.state(nnx.Linear(16, 8, rngs=nnx.Rngs(0)), nnx.Param)
-    rule = Rule("kernel", structures.entries(), sparsity=0.75)
-    params, _ = _train(csp.sparsify(optax.adam(1e-2), rule, method=methods.gradual(STEPS)), state)
-    csp.verify(params, rule)
-
-
-def test_equinox_module():
-    eqx = pytest.importorskip("equinox")
-    params = eqx.filter(eqx.nn.Linear(16, 8, key=jax.random.key(0)), eqx.is_array)
-    rule = Rule("weight", structures.entries(), sparsity=0.75)
-    params, _ = _train(csp.sparsify(optax.adam(1e-2), rule, method=methods.gradual(STEPS)), params)
-    csp.verify(params, rule)
-
-
-def test_scan_and_vmap_over_seeds_equal_single_runs():
-    tx = csp.sparsify(optax.adam(1e-2), RULE, method=methods.compressed_sensing(STEPS))
-
-    def train(seed):
-        params = {"w": jax.random.normal(jax.random.key(seed), (16, 8)), "b": jnp.ones(8)}
-
-        def step(carry, i):
-            params, state = carry
-            updates, state = tx.update(_gradients(params, i), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(STEPS))[0][0]["w"]
-
-    together = jax.jit(jax.vmap(train))(jnp.arange(3))
-    for seed in range(3):
-        np.testing.assert_array_equal(np.asarray(together[seed]) != 0, np.asarray(jax.jit(train)(seed)) != 0)
-
-
-def test_donated_buffers_are_not_shared():
-    for make in (methods.compressed_sensing, methods.movement, methods.str_):
-        tx = csp.sparsify(optax.adam(1e-2), RULE, method=make(STEPS))
-        params = _params()
-        state = tx.init(params)
-        step = jax.jit(lambda p, s, g, tx=tx: tx.update(g, s, p), donate_argnums=(0, 1))
-        step(params, state, _gradients(params))
-
-
-def test_momentum_of_the_dead_is_forgotten_and_their_scale_is_not():
-    tx = csp.sparsify(optax.adam(1e-2), RULE, method=methods.one_shot(4))
-    params = _params()
+def test_any_optimizer_ends_on_the_budget_and_forgets_the_momentum_of_the_dead(name):
+    """The third of four steps prunes, with a gradient of zero: what it leaves of the momentum is what it kept."""
+    inner = OPTIMIZERS[name]
+    tx = csp.sparsify(inner.tx, RULE, method=methods.one_shot(4))
+    params = make_params()
     state = tx.init(params)
-    for _ in range(2):
-        _, state = tx.update(_gradients(params), state, params)
-    before = state.inner[0]
-    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
-    dead = np.asarray(optax.apply_updates(params, updates)["w"]) == 0
-    assert dead.sum() == 96
-    assert np.all(np.asarray(state.inner[0].mu["w"])[dead] == 0)
-    np.testing.assert_allclose(state.inner[0].nu["w"], 0.999 * before.nu["w"], rtol=1e-5)
+    step = compiled(tx, params, state)
+    for number in range(2):
+        params, state = step(params, state, make_gradients(params, number))
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    _, plain = jax.jit(inner.tx.update)(nothing, state.inner, params)
+    params, state = step(params, state, nothing)
+    dead = np.asarray(params["w"]) == 0
+    for momentum in inner.momenta:
+        for after, alone in zip(leaves_named(state.inner, momentum), leaves_named(plain, momentum), strict=True):
+            np.testing.assert_array_equal(after[dead], 0, momentum)
+            np.testing.assert_allclose(after[~dead], alone[~dead], rtol=1e-5, err_msg=momentum)
+            assert alone[dead].any(), "there was none to forget"
+    for size in inner.sizes:
+        np.testing.assert_allclose(leaves_named(state.inner, size), leaves_named(plain, size), rtol=1e-5, err_msg=size)
+    params, state = step(params, state, make_gradients(params))
+    csp.verify(params, RULE)
+    assert np.isfinite(params["w"]).all()
+    assert (np.asarray(params["b"]) != 1).any(), "what is not pruned is trained"
 
 
-def test_settled_training_keeps_the_support_and_nothing_else():
-    tx = csp.sparsify(optax.adam(1e-2), RULE, method=methods.compressed_sensing(STEPS))
-    params, state = _train(tx, _params())
-    settled = csp.settle(state)
-    assert settled.memory is None
-    updates, settled = jax.jit(tx.update)(_gradients(params), settled, params)
-    after = optax.apply_updates(params, updates)
-    np.testing.assert_array_equal(after["w"] != 0, params["w"] != 0)
-    assert np.any(np.asarray(after["w"]) != np.asarray(params["w"]))
+@pytest.mark.parametrize("name", ["adamw", "momentum", "lion", "adafactor", "muon", "partition"])
+@pytest.mark.parametrize("make", [methods.compressed_sensing, methods.rigl])
+def test_shadows_and_moving_supports_with_optimizers_of_every_kind(name, make):
+    params, _ = train(csp.sparsify(OPTIMIZERS[name].tx, RULE, method=make(STEPS)), make_params())
+    csp.verify(params, RULE)
+
+
+def test_a_revived_weight_takes_a_short_first_step():
+    """Adam divides by what it knows of the size of gradients: forgetting that too would make the first steps huge."""
+    tx = csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=methods.rigl(40, every=5))
+    params = make_params()
+    state = tx.init(params)
+    step = compiled(tx, params, state)
+    longest = []
+    for number in range(40):
+        before = params
+        params, state = step(params, state, make_gradients(params, number))
+        revived = (np.asarray(before["w"]) == 0) & (np.asarray(params["w"]) != 0)
+        longest += [np.abs(params["w"])[revived].max()] if revived.any() else []
+    assert len(longest) >= 4, "some weights did come back"
+    assert max(longest) <= LEARNING_RATE
+
+
+def test_what_no_rule_prunes_moves_as_without_the_wrapper():
+    inner = optax.adamw(LEARNING_RATE)
+    params, state = make_params(), inner.init(make_params())
+    sparse, _ = train(csp.sparsify(inner, RULE, method=methods.set_(STEPS)), params)
+    step = compiled(inner, params, state)
+    for number in range(STEPS):
+        params, state = step(params, state, make_gradients(params, number))
+    np.testing.assert_array_equal(sparse["b"], params["b"])
+
+
+def test_no_sparsity_is_the_optimizer_alone():
+    inner = optax.adam(LEARNING_RATE)
+    tx = csp.sparsify(inner, Rule("w", structures.entries(), sparsity=0.0), method=methods.gradual(STEPS))
+    params, _ = train(tx, make_params())
+    alone, _ = train(inner, make_params())
+    np.testing.assert_allclose(params["w"], alone["w"], rtol=1e-5, atol=1e-7)
+
+
+SPARSE = csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=methods.rigl(STEPS))
+AROUND = {
+    "MultiSteps": (optax.MultiSteps(SPARSE, 3), 3 * STEPS),
+    "MultiSteps_as_a_link": (optax.chain(optax.clip(1.0), optax.MultiSteps(SPARSE, 2).gradient_transformation()), 12),
+    "apply_if_finite": (optax.apply_if_finite(SPARSE, 3), STEPS),
+    "masked": (optax.masked(SPARSE, {"w": True, "b": False}), STEPS),
+    "partition": (optax.partition({"matrix": SPARSE, "vector": optax.sgd(0.1)}, LABELS), STEPS),
+    "last_in_a_chain": (optax.chain(optax.clip_by_global_norm(1.0), SPARSE), STEPS),
+    "inject_hyperparams": (
+        optax.inject_hyperparams(
+            lambda learning_rate: csp.sparsify(optax.adam(learning_rate), RULE, method=methods.rigl(STEPS))
+        )(learning_rate=LEARNING_RATE),
+        STEPS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_goes_around_leaves_the_budget_exact(name):
+    tx, steps = AROUND[name]
+    params, _ = train(tx, make_params(), steps)
+    csp.verify(params, RULE)
+
+
+def test_accumulation_counts_updates_and_not_steps():
+    tx = optax.MultiSteps(csp.sparsify(optax.sgd(0.1), RULE, method=methods.one_shot(STEPS, at=0.5)), 3)
+    params, state = make_params(), tx.init(make_params())
+    step = compiled(tx, params, state)
+    alive = []
+    for number in range(3 * STEPS):
+        params, state = step(params, state, make_gradients(params, number))
+        alive.append(int(np.count_nonzero(params["w"])))
+    assert alive == [128] * 11 + [32] * 7  # the fourth update is the third of its accumulation
+
+
+def test_one_compilation_serves_the_whole_training():
+    for make in (methods.compressed_sensing, methods.gradual):
+        tx = csp.sparsify(optax.adamw(LEARNING_RATE), RULE, method=make(STEPS))
+        params, step = make_params(), jax.jit(functools.partial(apply, tx))
+        state = jax.jit(tx.init)(params)
+        for number in range(STEPS):
+            params, state = step(params, state, make_gradients(params, number))
+        assert step._cache_size() == 1
+        csp.verify(params, RULE)
+
+
+def test_scanned_and_over_seeds_at_once_is_one_by_one():
+    tx = csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=methods.compressed_sensing(STEPS))
+
+    def trained(params):
+        def step(carry, gradients):
+            return apply(tx, *carry, gradients), None
+
+        noise = jnp.linspace(-1, 1, STEPS * 128).reshape(STEPS, 16, 8)
+        gradients = {"w": jnp.sin(40 * noise), "b": jnp.ones((STEPS, 8))}
+        return jax.lax.scan(step, (params, tx.init(params)), gradients)[0][0]["w"]
+
+    seeds = [make_params(seed) for seed in range(2)]
+    together = jax.jit(jax.vmap(trained))(jax.tree.map(lambda *p: jnp.stack(p), *seeds))
+    alone = jax.jit(trained)
+    for w, params in zip(together, seeds, strict=True):
+        np.testing.assert_array_equal(w != 0, alone(params) != 0)
+        np.testing.assert_allclose(w, alone(params), rtol=1e-5, atol=1e-7)
+
+
+DONATED = {
+    "dual": (methods.compressed_sensing(STEPS), metrics.magnitude()),
+    "trimmed": (methods.compressed_sensing(STEPS, methods.trimmed()), metrics.fisher()),
+    "movement": (methods.movement(STEPS), metrics.magnitude()),
+    "str": (methods.str_(STEPS), metrics.magnitude()),
+    "taylor": (methods.gradual(STEPS), metrics.taylor()),
+}
+
+
+@pytest.mark.parametrize("name", DONATED)
+@pytest.mark.parametrize("inner", ["adam", "momentum"])
+def test_parameters_and_state_can_be_donated(name, inner):
+    method, metric = DONATED[name]
+    rule = Rule("w", structures.entries(), metric=metric, sparsity=0.75)
+    tx = csp.sparsify(OPTIMIZERS[inner].tx, rule, method=method)
+    params = make_params()
+    state = tx.init(params)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, state))]
+    assert len(buffers) == len(set(buffers)), "two leaves share a buffer"
+    step = jax.jit(functools.partial(apply, tx), donate_argnums=(0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        params, state = step(params, state, make_gradients(params))
+        step(params, state, make_gradients(params))
+
+
+def test_other_keyword_arguments_reach_the_optimizer():
+    tx = csp.sparsify(optax.polyak_sgd(), RULE, method=methods.static(STEPS))
+    params = make_params()
+    _, state = tx.update(make_gradients(params), tx.init(params), params, value=jnp.float32(1.0))
+    with pytest.raises(TypeError, match="value"):
+        tx.update(make_gradients(params), state, params)
+
+
+def test_activations_are_for_the_metric_alone():
+    def update(updates, state, params=None, **extra):
+        assert set(extra) == {"value"}
+        return jax.tree.map(jnp.negative, updates), state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    rule = Rule("w", structures.entries(), metric=metrics.activation(), sparsity=0.75)
+    tx = csp.sparsify(inner, rule, method=methods.static(STEPS))
+    params = make_params()
+    state = tx.init(params)
+    tx.update(params, state, params, activations={"w": jnp.ones(16)}, value=jnp.ones(()))
+    with pytest.raises(ValueError, match="'w': metric activation needs the mean squared inputs"):
+        tx.update(params, state, params, value=jnp.ones(()))
+
+
+DTYPES = [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float32")]
+
+
+@pytest.mark.parametrize(("dtype", "of_update"), DTYPES)
+def test_pruned_is_exactly_zero_whatever_the_dtypes(dtype, of_update):
+    cast = optax.stateless(lambda updates, _: jax.tree.map(lambda u: u.astype(of_update), updates))
+    tx = csp.sparsify(optax.chain(optax.adam(LEARNING_RATE), cast), RULE, method=methods.gradual(STEPS))
+    params, _ = train(tx, jax.tree.map(lambda p: p.astype(dtype), make_params()))
+    csp.verify(params, RULE)
+    assert params["w"].dtype == dtype
+    assert not np.signbit(np.asarray(params["w"], np.float32)[np.asarray(params["w"] == 0)]).any()
 
 
 def test_an_average_is_projected_by_the_support():
-    params, _ = _train(csp.sparsify(optax.adam(1e-2), RULE, method=methods.gradual(STEPS)), _params())
-    average = jax.tree.map(lambda p: 0.5 * p + 0.1, params)
-    csp.verify(jax.tree.map(lambda p, a: jnp.where(p != 0, a, 0), params, average), RULE)
+    """`optax.ema` of the weights beside the training; shipped is the average, on the support of the last step."""
+    tx, ema = csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=methods.rigl(STEPS)), optax.ema(0.9)
+    params = make_params()
+    state, average = tx.init(params), ema.init(params)
+    step = compiled(tx, params, state)
+    for number in range(STEPS):
+        params, state = step(params, state, make_gradients(params, number))
+        averaged, average = ema.update(params, average)
+    with pytest.raises(csp.BudgetError):
+        csp.verify(averaged, RULE)
+    csp.verify(jax.tree.map(lambda p, a: jnp.where(p != 0, a, 0), params, averaged), RULE)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda s: optax.chain(s(optax.sgd(1.0)), optax.scale(0.1)), "follows sparsify"),
-        (lambda s: s(optax.scale_by_adam()), "uphill"),
-        (lambda s: s(optax.MultiSteps(optax.sgd(0.1), 2)), "goes around the whole"),
-        (lambda s: s(optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()), "goes around the whole"),
-        (lambda s: s(s(optax.sgd(0.1))), "twice"),
-        (lambda s: s(optax.contrib.schedule_free(optax.sgd(0.1), 0.1)), "averages the weights"),
-        (lambda s: optax.contrib.schedule_free(s(optax.sgd(0.1)), 0.1), "averages the weights"),
-        (lambda s: s(0.1), "wraps an optax optimizer"),
-    ],
-)
-def test_placements_that_cannot_work_are_refused(build, message):
-    with pytest.raises(ValueError, match=message) as error:
-        build(lambda inner: csp.sparsify(inner, RULE, method=methods.gradual(STEPS))).init(_params())
-    assert "\n" not in str(error.value)
+def test_settled_training_keeps_the_support_and_nothing_else():
+    tx = csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=methods.compressed_sensing(STEPS))
+    params, state = train(tx, make_params())
+    settled = csp.settle(state)
+    assert len(jax.tree.leaves(settled)) < len(jax.tree.leaves(state))
+    after, _ = compiled(tx, params, settled)(params, settled, make_gradients(params))
+    np.testing.assert_array_equal(after["w"] != 0, params["w"] != 0)
+    assert (after["w"] != params["w"]).any()
+
+
+def test_a_gradient_of_none_is_an_error_only_where_weights_are_pruned():
+    tx = csp.sparsify(optax.sgd(0.1), RULE, method=methods.static(STEPS))
+    params = make_params()
+    updates, _ = tx.update({"w": params["w"], "b": None}, tx.init(params), params)
+    assert updates["b"] is None
+    with pytest.raises(ValueError, match="'w' is pruned, but has no gradient"):
+        tx.update({"w": None, "b": params["b"]}, tx.init(params), params)
+
+
+def test_the_state_of_other_parameters_is_refused():
+    tx = csp.sparsify(optax.sgd(0.1), sparsity=0.5, steps=STEPS)
+    params = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4))}
+    other = {"a": jnp.ones((4, 4))}
+    with pytest.raises(ValueError, match=r"this state is of 2 pruned parameters, and here are 1: tx.init"):
+        tx.update(other, tx.init(params), other)

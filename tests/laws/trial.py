@@ -20,6 +20,7 @@ from csp.rules import bind
 
 STEPS = 20
 LEARNING_RATE = 0.05
+EPSILON = 1e-4  # of adam: the usual 1e-8 is zero in float16, and 0 / 0 is NaN
 
 
 class Leaf(NamedTuple):
@@ -216,7 +217,7 @@ def rules_for(name: str) -> tuple[csp.Rule, ...]:
 def make_transformation(name: str) -> optax.GradientTransformationExtraArgs:
     """The methods also take turns over the dtypes of the optimizer's updates."""
     dtype = UPDATE_DTYPES[list(METHODS).index(name) % len(UPDATE_DTYPES)]
-    inner = optax.adamw(LEARNING_RATE, weight_decay=0.01)
+    inner = optax.adamw(LEARNING_RATE, eps=EPSILON, weight_decay=0.01)
     inner = inner if dtype is None else optax.chain(inner, cast_to(dtype))
     return csp.sparsify(inner, *rules_for(name), method=make_method(name))
 
