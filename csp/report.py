@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp import driver, rules, structures
+from csp import rules, structures
 from csp.rules import BudgetError, Rule, Target, named_leaves
+from csp.state import Note, find_state, read_ledger
 from csp.structures import Structure
 
 RANK_TOLERANCE = 32  # singular values below this many roundings of the largest are zero
@@ -61,8 +62,8 @@ def report(params: Any, state: Any = None) -> Report:
       state: the optimizer state that has a `csp.sparsify` somewhere in it; without it the table says what is there, not
         what was asked.
     """
-    found = driver.find_state(state)
-    notes = {} if found is None else {note.index: note for note in driver.read_ledger(found)}
+    found = find_state(state)
+    notes = {} if found is None else {note.index: note for note in read_ledger(found)}
     return Report([_row(name, np.asarray(leaf), notes.get(i)) for i, (name, leaf) in enumerate(named_leaves(params))])
 
 
@@ -95,7 +96,7 @@ def _living(structure: Structure, leaf: np.ndarray) -> np.ndarray:
 
 
 def _missed(target: Target, leaf: np.ndarray, exact: bool) -> str:
-    if driver.is_rank(target):
+    if target.is_rank:
         rank = numerical_rank(leaf)
         return f"{target.path!r} has rank {rank}, its budget is {target.kept}" if rank > target.kept else ""
     living, kept = _living(target.structure, leaf), np.asarray(target.kept)
@@ -125,7 +126,7 @@ def numerical_rank(leaf: np.ndarray) -> int:
     return int((values > RANK_TOLERANCE * eps * top).sum(axis=-1).max(initial=0))
 
 
-def _row(name: str, leaf: np.ndarray, note: driver.Note | None) -> Row:
+def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:
     structure = None if note is None else note.structure
     zeros = 1 - np.count_nonzero(leaf) / max(leaf.size, 1)
     rank = numerical_rank(leaf) if isinstance(structure, structures.Rank) else None

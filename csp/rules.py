@@ -126,6 +126,10 @@ class Target(NamedTuple):
     sparsity: float  # its own final sparsity, after the budget has been shared out
     kept: Any  # the units that stay, an integer or one for each group
 
+    @property
+    def is_rank(self) -> bool:
+        return isinstance(self.structure, structures.Rank)
+
 
 def path_name(path: Sequence[Any]) -> str:
     """("encoder", 0, .kernel) as "encoder/0/kernel"; the ".value" of a flax.nnx variable is not part of its name."""

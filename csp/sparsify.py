@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from csp import driver, methods, placement, rules, schedules
-from csp.driver import SparsifyState
+from csp import driver, methods, placement, rules, schedules, views
 from csp.methods import Method
 from csp.nonfinite import POLICIES, guarded
 from csp.rules import Rule
+from csp.state import SparsifyState
 
 if TYPE_CHECKING:
     import optax
@@ -66,10 +66,10 @@ def sparsify(
     placement.refuse_type(inner)
     inner = optax.with_extra_args_support(inner)
 
-    def plan(params) -> driver.Plan:
+    def plan(params) -> views.Plan:
         targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
-        driver.check_structures(targets, method)
-        return driver.Plan(targets, method)
+        views.check_structures(targets, method)
+        return views.Plan(targets, method)
 
     def init(params):
         placement.refuse_surroundings()

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from csp import tiling
+
 Shape = tuple[int, ...]
 Pool = Callable[..., jax.Array]
 
@@ -121,10 +123,10 @@ class NofM(Structure):
         Entries().check(path, shape)
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
-        return _split(x if x.ndim > 1 else x[:, None], -2, self.m, fill=-jnp.inf)
+        return tiling.split(x if x.ndim > 1 else x[:, None], -2, self.m, fill=-jnp.inf)
 
     def spread(self, units: jax.Array, shape: Shape) -> jax.Array:
-        joined = _join(units, -2, (shape if len(shape) > 1 else (*shape, 1))[-2])
+        joined = tiling.join(units, -2, (shape if len(shape) > 1 else (*shape, 1))[-2])
         return joined if len(shape) > 1 else joined[:, 0]
 
     def sizes(self, shape: Shape) -> np.ndarray:
@@ -148,12 +150,12 @@ class Blocks(Structure):
         return f"blocks {self.p}x{self.q}"
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
-        cut = _split(_split(x, -1, self.q), -3, self.p)  # [..., in / p, p, out / q, q]
+        cut = tiling.split(tiling.split(x, -1, self.q), -3, self.p)  # [..., in / p, p, out / q, q]
         return pool(cut, axis=(-3, -1))
 
     def spread(self, units: jax.Array, shape: Shape) -> jax.Array:
-        tall = _repeat(units, -2, self.p, shape[-2])
-        return _repeat(tall, -1, self.q, shape[-1])
+        tall = tiling.repeat(units, -2, self.p, shape[-2])
+        return tiling.repeat(tall, -1, self.q, shape[-1])
 
     def sizes(self, shape: Shape) -> int:
         return math.prod(shape[:-2]) * -(-shape[-2] // self.p) * -(-shape[-1] // self.q)
@@ -182,7 +184,7 @@ class Slices(Structure):
             )
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
-        cut = _split(x, self.axis, x.shape[self.axis] // self.tied)
+        cut = tiling.split(x, self.axis, x.shape[self.axis] // self.tied)
         keep = cut.ndim + self.axis
         return pool(cut, axis=tuple(a for a in range(cut.ndim) if a != keep))
 
@@ -213,12 +215,12 @@ class Heads(Structure):
             )
 
     def layout(self, x: jax.Array, pool: Pool = euclidean) -> jax.Array:
-        cut = _split(x, self.axis, x.shape[self.axis] // self.n)
+        cut = tiling.split(x, self.axis, x.shape[self.axis] // self.n)
         keep = cut.ndim + self.axis - 1
         return pool(cut, axis=tuple(a for a in range(cut.ndim) if a != keep))
 
     def spread(self, units: jax.Array, shape: Shape) -> jax.Array:
-        line = _repeat(units, -1, shape[self.axis] // self.n, shape[self.axis])
+        line = tiling.repeat(units, -1, shape[self.axis] // self.n, shape[self.axis])
         return jnp.broadcast_to(line.reshape((-1,) + (1,) * (-self.axis - 1)), shape)
 
     def sizes(self, shape: Shape) -> int:
@@ -308,46 +310,3 @@ def heads(n: int, axis: int = -1) -> Structure:
 def rank() -> Structure:
     """The rank of the matrix; sparsity is the fraction of bytes saved by its factors."""
     return Rank()
-
-
-_CODES = (Entries, NofM, Blocks, Slices, Heads, Rank)
-
-
-def encode(structure: Structure) -> tuple[int, int, int]:
-    """A structure in three integers: its kind and its one or two numbers. -1 stands for a kind of your own."""
-    if type(structure) not in _CODES:
-        return -1, 0, 0
-    numbers = dataclasses.astuple(structure)
-    a, b, *_ = (*numbers, 0, 0)
-    return _CODES.index(type(structure)), a, b
-
-
-def decode(kind: int, a: int, b: int) -> Structure:
-    """The inverse of `encode`."""
-    if kind < 0:
-        return Structure()
-    fields = len(dataclasses.fields(_CODES[kind]))
-    return _CODES[kind](*(a, b)[:fields])
-
-
-def _split(x: jax.Array, axis: int, size: int, fill: float = 0.0) -> jax.Array:
-    """[..., n, ...] to [..., n / size, size, ...], padding the last group; `axis` is negative."""
-    axis += x.ndim
-    missing = -x.shape[axis] % size
-    if missing:
-        x = jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)], constant_values=fill)
-    return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1 :]))
-
-
-def _join(x: jax.Array, axis: int, length: int) -> jax.Array:
-    """The inverse of _split: the padding is cut off. `axis` counts in the joined array."""
-    axis += x.ndim - 1
-    joined = x.reshape((*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :]))
-    return jax.lax.slice_in_dim(joined, 0, length, axis=axis)
-
-
-def _repeat(x: jax.Array, axis: int, size: int, length: int) -> jax.Array:
-    """Every element `size` times along the axis, cut off at `length`."""
-    at = axis + x.ndim
-    wide = jnp.broadcast_to(jnp.expand_dims(x, at + 1), (*x.shape[: at + 1], size, *x.shape[at + 1 :]))
-    return _join(wide, axis, length)

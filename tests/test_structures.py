@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from csp import structures
-from csp.structures import decode, encode, keep_count, rank_for
+from csp.state import decode, encode
+from csp.structures import keep_count, rank_for
 
 EVERY = [
     structures.entries(),
