@@ -45,9 +45,12 @@ def test_masks_are_those_of_one_device(found, case, mesh):
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_no_parameter_travels(found, case, mesh):
-    largest = max(found[f"{case} {mesh}"]["moved"], default=0)
-    assert largest <= 16, "an all-gather, all-to-all or permutation of more than a few numbers"
+def test_only_counts_and_thresholds_travel(found, case, mesh):
+    """A few numbers for each competition, where a parameter is many."""
+    structure, _ = CASES[case]
+    competitions = np.size(structure.kept(SHAPE, 0.8)) * (SHAPE[-1] if structure.axes else 1)
+    assert max(found[f"{case} {mesh}"]["moved"], default=0) <= 8 * competitions < np.prod(SHAPE) / 8
+    assert bool(found[f"{case} {mesh}"]["moved"]) == (mesh[0] > 1)
 
 
 def _explore() -> dict:
@@ -90,10 +93,15 @@ def _run(structure, method, put) -> dict:
     return {"mask": mask, "moved": _moved(compiled.as_text())}
 
 
+COLLECTIVE = re.compile(
+    r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter|collective-\w+|ragged-all-to-all)(?:-start)?\("
+)
+
+
 def _moved(hlo: str) -> list[int]:
-    """How many numbers each collective that moves data, other than a reduction, brings together."""
-    found = re.findall(r"= \w+\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", hlo)
-    return [int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for shape in found]
+    """How many numbers each collective brings to a device."""
+    results = [re.findall(r"\w+\[([\d,]*)\]", shapes) for shapes in COLLECTIVE.findall(hlo)]
+    return [sum(int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for shape in each) for each in results]
 
 
 if __name__ == "__main__":
