@@ -90,14 +90,11 @@ def gradients(params: Any, number: int) -> Any:
 
 
 def compiled(tx: optax.GradientTransformation, params: Any, state: Any) -> Callable:
-    """The step, without LLVM's optimisations, which take longer than all that is done with it here."""
-
     def step(gradients, state, params):
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 
-    lowered = jax.jit(step).lower(params, state, params)
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(step).lower(params, state, params).compile()
 
 
 def trained(step: Callable, params: Any, state: Any, numbers: range) -> tuple[Any, Any]:

@@ -21,12 +21,11 @@ W = np.random.default_rng(0).permutation(np.arange(1.0, 21.0)).reshape(SHAPE).as
 
 def run(method, gradients=None, w=W, sparsity=0.5, inner=None, structure=None, steps=None):
     """The weights before, and after each step; `gradients(step)` is zero by default. And every state."""
-    compile_fast = {"xla_backend_optimization_level": 0}
     rule = csp.Rule("w", structure or structures.entries(), sparsity=sparsity)
     tx = csp.sparsify(inner or optax.sgd(1.0), rule, method=method)
     params = {"w": jnp.asarray(w)}
     state = tx.init(params)
-    weights, states, update = [np.asarray(params["w"])], [state], jax.jit(tx.update, compiler_options=compile_fast)
+    weights, states, update = [np.asarray(params["w"])], [state], jax.jit(tx.update)
     for step in range(method.steps if steps is None else steps):
         gradient = np.zeros(w.shape, np.float32) if gradients is None else gradients(step)
         updates, state = update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)

@@ -1,7 +1,6 @@
 """Selection against sorting with numpy: every dtype, ties, infinities, NaN, groups, transforms, meshes."""
 
 import functools
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import eight_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csp import select
@@ -279,7 +279,7 @@ def test_a_count_that_does_not_fit_is_refused():
 
 
 def test_sharded_is_unsharded_and_only_counts_travel():
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}
+    env = eight_devices() | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,7 +1,6 @@
 """The same masks on any number of devices, and nothing but counts and thresholds between them."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import eight_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import csp
@@ -25,41 +25,26 @@ CASES = {
 MESHES = [(1, "Auto", 0), (4, "Auto", 0), (8, "Auto", 1), (8, "Explicit", 0), (4, "Explicit", 1)]
 
 
-@pytest.fixture(scope="module")
-def found():
-    """What this file, run as a program on eight forced devices, found: see `_explore`."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, check=False, env=os.environ | flags
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_masks_are_those_of_one_device(found, case, mesh):
-    assert found[f"{case} {mesh}"]["mask"] == found[f"{case} None"]["mask"]
-    assert any(found[f"{case} None"]["mask"])
-
-
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
-@pytest.mark.parametrize("case", CASES)
-def test_only_counts_and_thresholds_travel(found, case, mesh):
+def test_the_masks_are_those_of_one_device_and_only_counts_and_thresholds_travel(case):
     """A few numbers for each competition, where a parameter is many."""
+    command = [sys.executable, __file__, case]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=eight_devices())
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, *sharded = json.loads(done.stdout.splitlines()[-1])
     structure, _ = CASES[case]
     competitions = np.size(structure.kept(SHAPE, 0.8)) * (SHAPE[-1] if structure.axes else 1)
-    assert max(found[f"{case} {mesh}"]["moved"], default=0) <= 8 * competitions < np.prod(SHAPE) / 8
-    assert bool(found[f"{case} {mesh}"]["moved"]) == (mesh[0] > 1)
+    assert any(alone["mask"])
+    for mesh, found in zip(MESHES, sharded, strict=True):
+        assert found["mask"] == alone["mask"], mesh
+        assert max(found["moved"], default=0) <= 8 * competitions < np.prod(SHAPE) / 8, mesh
+        assert bool(found["moved"]) == (mesh[0] > 1), mesh
 
 
-def _explore() -> dict:
-    results = {}
-    for name, (structure, make) in CASES.items():
-        results[f"{name} None"] = _train(structure, make(STEPS), None)
-        for mesh in MESHES:
-            results[f"{name} {mesh}"] = _train(structure, make(STEPS), mesh)
-    return results
+def explore(case: str) -> list[dict]:
+    """On one device, and on every mesh of the eight that this process has."""
+    structure, make = CASES[case]
+    return [_train(structure, make(STEPS), mesh) for mesh in (None, *MESHES)]
 
 
 def _train(structure, method, mesh) -> dict:
@@ -105,4 +90,4 @@ def _moved(hlo: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_explore()))
+    print(json.dumps(explore(sys.argv[1])))

@@ -89,9 +89,7 @@ def apply(tx: optax.GradientTransformation, params: Any, state: Any, gradients: 
 
 
 def compiled(tx: optax.GradientTransformation, params: Any, state: Any) -> Callable:
-    """The step, without LLVM's optimisations, which take longer than all that is done with it here."""
-    lowered = jax.jit(functools.partial(apply, tx)).lower(params, state, params)
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(functools.partial(apply, tx)).lower(params, state, params).compile()
 
 
 def train(tx: optax.GradientTransformation, params: Any, steps: int = STEPS) -> tuple[Any, Any]:

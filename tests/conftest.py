@@ -1,0 +1,15 @@
+"""How do the tests compile? Fast, rather than to fast code: they run most programs once, and compile hundreds.
+
+Set before jax starts, also for the processes that tests start. Your own XLA_FLAGS go before these.
+"""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def eight_devices() -> dict[str, str]:
+    """The environment of a process that has eight."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
