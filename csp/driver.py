@@ -1,7 +1,7 @@
 """How is a method run? Its first state, its refreshes, and the move of every weight."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,13 @@ import numpy as np
 from jax import lax
 
 from csp import metrics, moments
-from csp.methods import Memory, Method, View
-from csp.methods.method import move, never, weights
+from csp.methods import Decision, Memory, Method, View
+from csp.methods.method import Keep, move, never, weights
 from csp.rules import Target
+from csp.select import Cut
 from csp.sharding import automatically
 from csp.state import SparsifyState, write_ledger
-from csp.views import Plan, second_moments, views_of, wide, with_budget, with_budgets
+from csp.views import Plan, progress_of, second_moments, views_of, wide, with_budget, with_budgets
 
 
 def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
@@ -53,28 +54,34 @@ def _is_array(x: Any) -> bool:
 def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, extra: dict):
     settled = state.memory is None
     if settled:
-        held = dataclasses.replace(plan.method, step=move, iterate=weights, free=never, metric=metrics.magnitude())
-        plan = Plan(plan.targets, held)
+        held = dataclasses.replace(
+            plan.method, step=move, iterate=weights, free=never, support=None, metric=metrics.magnitude()
+        )
+        plan = Plan(plan.targets, held, plan.clean)
     leaves, treedef = jax.tree.flatten(params)
     slopes = treedef.flatten_up_to(gradients)
     _check_state(plan, state, slopes)
+    shut = jnp.zeros((), bool)
+    gates = [Gate(None, shut, shut)] * len(plan.targets)
+    if plan.targets and not settled:
+        gates, state = _look(plan, state, params, slopes, extra)
     views = views_of(plan, state, params, slopes, extra)
-    keeps = [None] * len(views)
-    if views and not settled:
-        keeps, state = _look(plan, views, state, params)
-        views = views_of(plan, state, params, slopes, extra)
 
     points = list(leaves)
     for target, view in zip(plan.targets, views, strict=True):
         points[target.index] = view.sight.point.astype(target.dtype)
     passed = {name: value for name, value in extra.items() if name != "activations"}
+    gradients = jax.tree.map(plan.clean, gradients)
     updates, inner_state = inner.update(gradients, state.inner, treedef.unflatten(points), **passed)
 
     moves = treedef.flatten_up_to(updates)
     memory = []
-    for target, view, keep in zip(plan.targets, views, keeps, strict=True):
-        go = _move_rank if target.is_rank else _move
-        moves[target.index], fast = go(plan.method, target, view, keep, moves[target.index], leaves[target.index])
+    for target, view, gate in zip(plan.targets, views, gates, strict=True):
+        update, p = moves[target.index], leaves[target.index]
+        if target.is_rank:
+            moves[target.index], fast = _move_rank(plan.method, target, view, update, p)
+        else:
+            moves[target.index], fast = _move(plan.method, view, gate, update, p)
         memory.append(view.memory._replace(fast=fast))
     state = state._replace(count=state.count + 1, inner=inner_state)
     if not settled:
@@ -94,47 +101,70 @@ def _check_state(plan: Plan, state: SparsifyState, gradients: list) -> None:
             raise ValueError(f"{target.path!r} is pruned, but has no gradient: leave it alone, Rule({target.path!r})")
 
 
-def _look(plan: Plan, views: list[View], state: SparsifyState, params: Any) -> tuple[list, SparsifyState]:
+class Gate(NamedTuple):
+    """What may pass at this step, as a refresh or its absence says it."""
+
+    keep: Keep | None  # what may live; None where the method's memory or `params != 0` says it
+    opened: jax.Array  # may a zero come back to life?
+    loose: jax.Array  # may what lives become zero?
+
+
+def _look(plan: Plan, state: SparsifyState, params: Any, slopes: list, extra: dict) -> tuple[list[Gate], SparsifyState]:
     """On a refresh: what may live from now on, the slow memories, and no momentum for what died or comes back.
 
-    Everything that a decision reads and a step overwrites goes through the branches, changed or not: XLA then updates
-    it in place afterwards, where it would otherwise copy it on every step.
+    What only a refresh reads is computed inside its branch, and scalars leave through it, since XLA would compute them
+    again for every weight. Everything that a refresh reads and a step overwrites goes through the branches,
+    changed or not: XLA then updates it in place afterwards, where it would otherwise copy it on every step.
     """
     leaves, treedef = jax.tree.flatten(state.inner)
     numbers = {target.index: n for n, target in enumerate(plan.targets)}
     mirrors = [(leaf, numbers[i], prefix) for leaf, i, prefix in moments.match(state.inner, params) if i in numbers]
-    nothing = jnp.zeros((), bool)
+    masked = [plan.method.support is None and not target.is_rank for target in plan.targets]
 
     def decide():
-        keeps, memory, violation = [], list(state.memory or ()), list(state.violation)
+        gates, memory, violation = [], list(state.memory or ()), list(state.violation)
         mirrored, latest = [leaves[i] for i, *_ in mirrors], None
-        for n, view in enumerate(with_budgets(plan, views)):
+        for n, view in enumerate(with_budgets(plan, views_of(plan, state, params, slopes, extra))):
             if plan.targets[n].is_rank:
-                keeps.append(nothing)
+                gates.append(Gate(None, *[jnp.ones((), bool)] * 2))
                 continue
             view = _after(view, latest)
             decision = plan.method.decide(view)
-            keeps.append(decision.keep)
-            slow = jax.tree.map(lambda new, old: new.astype(old.dtype), decision.slow, memory[n].slow)
-            memory[n] = memory[n]._replace(slow=slow)
-            violation[n] = latest = view.tail(decision.keep).astype(jnp.float32)
+            kept = view.entries(decision.keep)
+            gates.append(Gate(decision.keep if masked[n] else None, jnp.ones((), bool), _loose(plan, n, state.count)))
+            memory[n] = _remember(memory[n], decision)
+            violation[n] = latest = view.tail(kept).astype(jnp.float32)
             if plan.method.forget_momentum:
-                carries = view.spread(decision.keep) & (view.w != 0)
+                carries = kept & (view.w != 0)
                 for m, (_, owner, prefix) in enumerate(mirrors):
                     mirrored[m] = moments.forget(mirrored[m], prefix, carries) if owner == n else mirrored[m]
         memory, remembered, mirrored = lax.optimization_barrier((tuple(memory), state.remembered, mirrored))
-        return keeps, memory, remembered, tuple(violation), mirrored
+        return gates, memory, remembered, tuple(violation), mirrored
 
     def idle():
-        keeps = [nothing if t.is_rank else _everything(v) for t, v in zip(plan.targets, views, strict=True)]
-        return keeps, state.memory, state.remembered, state.violation, [leaves[i] for i, *_ in mirrors]
+        gates = []
+        for n, gate in enumerate(jax.eval_shape(decide)[0]):
+            loose = _loose(plan, n, state.count)
+            gates.append(Gate(_everything(gate.keep, n, state.count), loose, loose))
+        return gates, state.memory, state.remembered, state.violation, [leaves[i] for i, *_ in mirrors]
 
     refresh = plan.method.clock.latest(state.count) == state.count
-    keeps, memory, remembered, violation, mirrored = lax.cond(refresh, decide, idle)
+    gates, memory, remembered, violation, mirrored = lax.cond(refresh, decide, idle)
     for (i, *_), leaf in zip(mirrors, mirrored, strict=True):
         leaves[i] = leaf
-    inner = treedef.unflatten(leaves)
-    return keeps, state._replace(inner=inner, memory=memory, remembered=remembered, violation=violation)
+    state = state._replace(inner=treedef.unflatten(leaves), memory=memory, remembered=remembered, violation=violation)
+    return gates, state
+
+
+def _loose(plan: Plan, number: int, count: jax.Array) -> jax.Array:
+    """May a living weight become zero, and come back?"""
+    free = plan.method.free(count) & (count < plan.method.clock.end)
+    return free | (progress_of(plan.method, plan.targets[number], count) <= 0)
+
+
+def _remember(memory: Memory, decision: Decision) -> Memory:
+    slow = jax.tree.map(lambda new, old: new.astype(old.dtype), decision.slow, memory.slow)
+    return Memory(memory.fast if decision.fast is None else decision.fast, slow)
 
 
 def _after(view: View, violation: jax.Array | None) -> View:
@@ -150,21 +180,25 @@ def _after(view: View, violation: jax.Array | None) -> View:
     return view._replace(w=view.w + zero, gradient=view.gradient + zero, sight=sight)
 
 
-def _everything(view: View) -> jax.Array:
-    """All True, by a test of its own for each parameter: XLA would share one constant mask, and copy it."""
-    return jnp.broadcast_to(view.count > -1 - view.number, jax.eval_shape(view.layout, view.w).shape)
+def _everything(like: Any, number: int, count: jax.Array) -> Keep | None:
+    """That all may live, in the form of `like`; a mask by a test of its own for each parameter, since XLA would share
+    one constant, and copy it.
+    """
+    if isinstance(like, Cut):
+        lowest, no_tie = jnp.asarray(-jnp.inf, like.value.dtype), jnp.asarray(-1, like.last.dtype)
+        return Cut(jnp.broadcast_to(lowest, like.value.shape), jnp.broadcast_to(no_tie, like.last.shape))
+    return None if like is None else jnp.broadcast_to(count > -1 - number, like.shape)
 
 
-def _move(method: Method, target: Target, view: View, keep: jax.Array | None, update: jax.Array, p: jax.Array):
+def _move(method: Method, view: View, gate: Gate, update: jax.Array, p: jax.Array) -> tuple[jax.Array, Any]:
     """The update that lands on prox(w + u), on exactly +0.0 for what is dead, and never on zero for what lives."""
-    refresh = method.clock.latest(view.count) == view.count
-    loose = (view.progress <= 0) | (method.free(view.count) & (view.count < method.clock.end))
-    alive = view.w != 0
-    if keep is not None:
-        alive = view.spread(keep) & (alive | loose | refresh)
+    alive = (view.w != 0) | gate.opened
+    if gate.keep is not None:
+        alive &= view.entries(gate.keep)
+    if method.support is not None:
+        alive &= method.support(view)
     z, fast = method.step(view, wide(update), alive)
-    new = jnp.where(alive, z, 0)
-    return _landing(new, update, p, held=alive & ~loose), fast
+    return _landing(jnp.where(alive, z, 0), update, p, held=alive & ~gate.loose), fast
 
 
 def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:
@@ -176,11 +210,11 @@ def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -
     dtype, info = jnp.promote_types(update.dtype, p.dtype), jnp.finfo(p.dtype)
     w = p.astype(new.dtype)
     u = (new - w).astype(dtype)
-    almost = jnp.copysign(jnp.maximum(jnp.abs(w) * float(info.eps), float(info.tiny)), w)
+    almost = w * float(info.eps) + jnp.where(w < 0, -float(info.tiny), float(info.tiny))
     return jnp.where(held & ((p + u).astype(p.dtype) == 0), (almost - w).astype(dtype), u)
 
 
-def _move_rank(method: Method, target: Target, view: View, keep: None, update: jax.Array, p: jax.Array):
+def _move_rank(method: Method, target: Target, view: View, update: jax.Array, p: jax.Array):
     """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on the last step."""
     assert method.project_rank is not None  # check_structures refuses the others
     project, count, end = method.project_rank, view.count, method.clock.end

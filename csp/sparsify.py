@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csp import driver, methods, placement, rules, schedules, views
+from csp import nonfinite as nonfinite_
 from csp.methods import Method
-from csp.nonfinite import POLICIES, guarded
 from csp.rules import Rule
 from csp.state import SparsifyState
 
@@ -61,15 +61,15 @@ def sparsify(
     import optax  # here, not above: `import csp` should not take much longer than `import jax`
 
     method = _method(method, steps)
-    if nonfinite not in POLICIES:
-        raise ValueError(f"nonfinite is one of {', '.join(map(repr, POLICIES))}, got {nonfinite!r}")
+    if nonfinite not in nonfinite_.POLICIES:
+        raise ValueError(f"nonfinite is one of {', '.join(map(repr, nonfinite_.POLICIES))}, got {nonfinite!r}")
     placement.refuse_type(inner)
     inner = optax.with_extra_args_support(inner)
 
     def plan(params) -> views.Plan:
         targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
         views.check_structures(targets, method)
-        return views.Plan(targets, method)
+        return views.Plan(targets, method, nonfinite_.finite if nonfinite == "drop" else lambda g: g)
 
     def init(params):
         placement.refuse_surroundings()
@@ -82,7 +82,7 @@ def sparsify(
         if params is None:
             raise ValueError("sparsify needs the parameters: call tx.update(grads, state, params)")
         now = plan(params)
-        return guarded(nonfinite, lambda g: driver.step(inner, now, g, state, params, extra), updates, state)
+        return nonfinite_.guarded(nonfinite, lambda g: driver.step(inner, now, g, state, params, extra), updates, state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore[bad-argument-type]
 

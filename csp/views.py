@@ -1,6 +1,6 @@
 """What does a method see of each parameter at this step, and how many units may it keep?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ class Plan(NamedTuple):
 
     targets: Sequence[Target]
     method: Method
+    clean: Callable[[jax.Array], jax.Array]  # of gradients, where they are read
 
     def metric(self, target: Target) -> metrics.Metric:
         return self.method.metric or target.rule.metric
@@ -43,7 +44,7 @@ def views_of(plan: Plan, state: SparsifyState, params: Any, gradients: list, ext
     leaves, seconds, views = jax.tree.leaves(params), second_moments(plan, state.inner, params), []
     for number, (target, second) in enumerate(zip(plan.targets, seconds, strict=True)):
         memory = Memory() if state.memory is None else state.memory[number]
-        w, gradient = wide(leaves[target.index]), wide(gradients[target.index])
+        w, gradient = wide(leaves[target.index]), wide(plan.clean(gradients[target.index]))
         sight = metrics.Sight(
             path=target.path,
             point=w if target.is_rank else method.iterate(w, memory),
@@ -58,7 +59,7 @@ def views_of(plan: Plan, state: SparsifyState, params: Any, gradients: list, ext
                 gradient=gradient,
                 memory=memory,
                 structure=target.structure,
-                progress=_progress(method, target, count),
+                progress=progress_of(method, target, count),
                 budget=target.kept,
                 final=lambda kept=target.kept: kept,
                 count=count,
@@ -88,7 +89,7 @@ def _activations(metric: metrics.Metric, target: Target, extra: dict) -> jax.Arr
     return given[target.path]
 
 
-def _progress(method: Method, target: Target, count: jax.Array) -> jax.Array:
+def progress_of(method: Method, target: Target, count: jax.Array) -> jax.Array:
     """Of the sparsity, as it was at the latest refresh: 0 is dense, 1 the final budget."""
     latest = method.clock.latest(count)
     if callable(target.rule.sparsity):

@@ -115,7 +115,7 @@ def test_the_pull_shrinks_the_tail_of_the_shadow_by_its_sum():
     method = methods.compressed_sensing(40, methods.dual(pull=2.0), begin=0.0, full=0.0, freeze=0.9, every=1)
     _, states = run(method)
     shadow = np.asarray(states[-1].memory[0].fast)
-    c = [3 * 2.0 * (t / 36) ** 2 / 36 for t in range(36)]
+    c = [3 * 2.0 * (t / 36) ** 2 / 36 for t in range(37)]
     np.testing.assert_allclose(shadow[largest(10)], W[largest(10)])
     np.testing.assert_allclose(shadow[~largest(10)], W[~largest(10)] / np.prod(1 + np.array(c)), rtol=1e-4)
     assert sum(c) == pytest.approx(2.0, rel=0.1)

@@ -12,13 +12,13 @@ from csp.methods.method import Decision, Iterate, Memory, Method, View, keep_wor
 def dual(pull: float = 3.0, soft: float = 0.0) -> Iterate:
     """Gradients are taken at W = P(V) and move V, so what is pruned keeps a value and may come back.
 
-    V is one float32 array, until `csp.settle` drops it after the freeze. Two parts of the compression error of V may
-    act besides:
+    V is one float32 array, and its support one boolean, until `csp.settle` drops them after the freeze. Two parts of
+    the compression error of V may act besides:
 
     Args:
-      pull: the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with c_t growing
-        quadratically towards the freeze and summing to `pull`. 0 is the straight-through estimator; large values forget
-        what is pruned, as gradual pruning does.
+      pull: on every refresh the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with
+        c_t growing quadratically towards the freeze and summing to `pull`. 0 is the straight-through estimator; large
+        values forget what is pruned, as gradual pruning does.
       soft: W is soft-thresholded at this fraction of the largest dead magnitude, annealed to none at the freeze;
         off by default, since it has won no comparison yet.
     """
@@ -27,30 +27,29 @@ def dual(pull: float = 3.0, soft: float = 0.0) -> Iterate:
 
     def apply(method: Method) -> Method:
         begin, end = method.clock.begin, method.clock.end
-        span = max(end - begin, 1)
+        span, every = max(end - begin, 1), (end - begin) / max(len(method.clock.times) - 1, 1)
 
         def start(w, structure):
-            return Memory(fast=jnp.array(w, copy=True), slow=jnp.zeros((), w.dtype) if soft else ())
+            threshold = (jnp.zeros((), w.dtype),) if soft else ()
+            return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, bool), *threshold))
 
         def decide(view: View) -> Decision:
-            keep = keep_worthiest(view).keep
-            if not soft:
-                return Decision(keep)
-            dead = jnp.max(jnp.where(view.spread(keep), 0, jnp.abs(view.sight.point)), initial=0)
-            return Decision(keep, soft * jnp.clip(1 - (view.count - begin) / span, 0, 1) * dead)
+            v, keep = view.memory.fast, keep_worthiest(view).keep
+            x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
+            dead = jnp.max(jnp.where(alive, 0, jnp.abs(v)), initial=0)
+            slow = (alive, *((soft * (1 - x) * dead,) if soft else ()))
+            return Decision(keep, slow, shrinkage.ridge(v, alive, 3 * pull * x**2 * every / span))
 
         def step(view: View, update: jax.Array, alive: jax.Array):
             v = view.memory.fast + update
-            if pull:
-                x = jnp.clip((view.count - begin) / span, 0, 1)
-                v = shrinkage.ridge(v, alive, jnp.where(view.count < end, 3 * pull * x**2 / span, 0))
-            return (shrinkage.soft(v, view.memory.slow) if soft else v), v
+            return (shrinkage.soft(v, view.memory.slow[1]) if soft else v), v
 
         return dataclasses.replace(
             method,
             start=start,
             decide=decide,
             step=step,
+            support=lambda view: view.memory.slow[0],
             iterate=lambda w, memory: memory.fast,
             project_rank=truncate,
             forget_momentum=False,

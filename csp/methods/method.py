@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from csp import metrics, select, shrinkage
 from csp.schedules import Schedule
 from csp.structures import Structure
+
+FEW = 16  # units: two numbers for each competition of fewer are no less than a mask
 
 
 class Clock(NamedTuple):
@@ -93,10 +96,22 @@ class View(NamedTuple):
         k = self.budget if k is None else k
         return select.above(worth, select.cut(worth, k, self.structure.axes), self.structure.axes)
 
-    def tail(self, keep: jax.Array) -> jax.Array:
-        """|W|_1 of what is not kept, over |W|_1: the compression error before the projection."""
+    @property
+    def by_size(self) -> bool:
+        """Is a unit's worth the magnitude of its entry, the same to the bit whenever it is computed?"""
+        return self.metric == metrics.magnitude() and not self.structure.pooled
+
+    def entries(self, keep: "Keep") -> jax.Array:
+        """Which entries live, from which units do."""
+        if isinstance(keep, select.Cut):
+            size = self.structure.layout(jnp.abs(self.sight.point))
+            keep = select.above(size, keep, self.structure.axes)
+        return self.spread(keep)
+
+    def tail(self, alive: jax.Array) -> jax.Array:
+        """|W|_1 of what does not live, over |W|_1: the compression error before the projection."""
         size = jnp.abs(self.w)
-        dead = jnp.where(self.spread(keep), 0, size)
+        dead = jnp.where(alive, 0, size)
         start = (jnp.zeros((), size.dtype),) * 2
         lost, total = lax.reduce((dead, size), start, _add_pairs, tuple(range(size.ndim)))  # both in one pass
         return lost / jnp.maximum(total, 1e-30)
@@ -106,16 +121,26 @@ def _add_pairs(a, b):
     return a[0] + b[0], a[1] + b[1]
 
 
-class Decision(NamedTuple):
-    """The units that may live until the next refresh, and the slow memory until then."""
+Keep = jax.Array | select.Cut  # the units that may live, one by one; or how large the entries are that may
 
-    keep: jax.Array
+
+class Decision(NamedTuple):
+    """What may live until the next refresh, the slow memory until then, and the fast one if it changes."""
+
+    keep: Keep
     slow: Any = ()
+    fast: Any = None
 
 
 def keep_worthiest(view: View) -> Decision:
-    """Project on the budget: the most worthy units live."""
-    return Decision(view.best(view.worth), view.memory.slow)
+    """Project on the budget: the most worthy units live.
+
+    Entries in large competitions are kept by a cut, a few numbers where a mask would be written on every step.
+    """
+    axes = view.structure.axes
+    if not view.by_size or np.min(view.structure.sizes(view.w.shape)) < FEW:
+        return Decision(view.best(view.worth), view.memory.slow)
+    return Decision(select.cut(view.worth, view.budget, axes), view.memory.slow)
 
 
 def move(view: View, update: jax.Array, alive: jax.Array) -> tuple[jax.Array, Any]:
@@ -157,6 +182,8 @@ class Method:
       decide: on refreshes, `View -> Decision`.
       step: on every step, `(View, update, alive) -> (weights, fast memory)`, elementwise.
       iterate: `(w, memory)` -> the array that the optimizer moves and the metric judges, the weights by default.
+      support: `View` -> which weights may live, where the method's memory says it; where it is None, what the last
+        refresh kept and `params != 0` remembers.
       free: steps on which the support is not fixed: a zero may come back whenever `step` says so.
       project_rank: on refreshes of `structures.rank()`; None refuses that structure.
       metric: overrides the rules' metric where the method is defined by one.
@@ -171,6 +198,7 @@ class Method:
     decide: Callable[[View], Decision] = keep_worthiest
     step: Callable[[View, jax.Array, jax.Array], tuple[jax.Array, Any]] = move
     iterate: Callable[[jax.Array, Memory], jax.Array] = weights
+    support: Callable[[View], jax.Array] | None = None
     free: Callable[[jax.Array], jax.Array] = never
     project_rank: Callable[..., jax.Array] | None = None
     metric: metrics.Metric | None = None

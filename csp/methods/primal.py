@@ -84,7 +84,8 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
             c = strength * edge / max(end - begin, 1) * jnp.exp(log_gain)
             spared = view.spread(view.best(shrink.worth(view, c, scale), exempt(view)))
-            slow = {"spared": spared | view.last, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
+            spared = jnp.where(view.last, view.spread(final), spared)
+            slow = {"spared": spared, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
             return Decision(final | ~view.last, slow)
 
         def step(view: View, update: jax.Array, alive: jax.Array):
@@ -95,7 +96,13 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             return jnp.where(slow["spared"], z, shrunk), ()
 
         return dataclasses.replace(
-            method, start=start, decide=decide, step=step, free=lambda count: count < end, forget_momentum=False
+            method,
+            start=start,
+            decide=decide,
+            step=step,
+            support=lambda view: view.memory.slow["spared"] | (view.count < end),
+            free=lambda count: count < end,
+            forget_momentum=False,
         )
 
     return apply
