@@ -30,9 +30,11 @@ ORDER = (
     "lowrank",
     "oneshot",
     "report",
+    "formats",
+    "cli",
 )
 FILES = sorted((ROOT / "csp").rglob("*.py"))
-CORE = {"jax", "optax", "numpy", "csp"}
+CORE = {"jax", "optax", "numpy", "ml_dtypes", "csp"}
 LAZY = {"sklearn"}
 
 

@@ -1,0 +1,45 @@
+"""Writes a model file in another codec, from csp's or any other safetensors file."""
+
+import argparse
+import json
+from pathlib import Path
+
+from csp import formats
+from csp.cli.tables import amount
+
+CODECS = ("auto", "dense", "bitmask", "n_of_m", "indices")
+VALUES = ("f32", "bf16", "f16", "int8", "int4")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="FILE", help="a .safetensors file of any origin")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--codec", choices=CODECS, default="auto", help="default: %(default)s, the smallest")
+    parser.add_argument("--values", choices=VALUES, help="type of the numbers; their own by default")
+    parser.add_argument("--archive", action="store_true", help="code by entropy: smallest, slower to open")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def run(options: argparse.Namespace) -> int:
+    with formats.open(options.path) as file:
+        about = {key: value for key, value in file.manifest.about.items() if key != "csp"}
+        config = file.manifest.config
+        notes = {name: entry.notes for name, entry in file.manifest.entries.items()}
+    params, _ = formats.load(options.path)
+    formats.save(
+        options.out,
+        params,
+        options.codec,
+        config,
+        values=options.values,
+        archive=options.archive,
+        about=about,
+        notes=notes,
+        overwrite=options.overwrite,
+    )
+    before, after = options.path.stat().st_size, options.out.stat().st_size
+    if options.json:
+        print(json.dumps({"path": str(options.out), "bytes": after, "bytes_before": before}))
+    else:
+        print(f"{options.out}: {amount(after)}, {after / before:.1%} of {amount(before)}")
+    return 0

@@ -1,0 +1,79 @@
+"""What are the tensors of a tree called, and how does a tree come back from names?
+
+Dicts, lists, tuples and NamedTuples are walked without jax, in its order and with csp's names ("encoder/0/kernel");
+anything else is left to jax.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def flatten(params: Any) -> dict[str, np.ndarray]:
+    """name -> array, for every leaf that is not None."""
+    found: dict[str, Any] = {}
+    for name, leaf in _walk(params, ()):
+        if name in found:
+            raise ValueError(f"two tensors are called {name!r}: rename one")
+        found[name] = leaf
+    return found
+
+
+def nest(flat: Mapping[str, Any]) -> Any:
+    """{"a/b": x} as {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *folders, last = name.split("/")
+        at = tree
+        for folder in folders:
+            at = at.setdefault(folder, {})
+            if not isinstance(at, dict):
+                raise ValueError(f"{name!r} lies inside another tensor: load it with flat=True")
+        if last in at:
+            raise ValueError(f"{name!r} is a folder of other tensors too: load it with flat=True")
+        at[last] = leaf
+    return tree
+
+
+def fill(like: Any, flat: Mapping[str, Any]) -> Any:
+    """The tree `like` with these leaves; all differences are named at once."""
+    wanted = {name: np.shape(leaf) for name, leaf in flatten(like).items()}
+    wrong = [f"{name!r} is missing" for name in wanted if name not in flat]
+    wrong += [f"{name!r} is unknown" for name in flat if name not in wanted]
+    wrong += [
+        f"{name!r} has shape {np.shape(flat[name])} for {shape}"
+        for name, shape in wanted.items()
+        if name in flat and np.shape(flat[name]) != shape
+    ]
+    if wrong:
+        raise ValueError(f"the file does not fit these parameters: {'; '.join(wrong)}")
+    import jax
+
+    leaves = [flat[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _walk(tree: Any, path: tuple[str, ...]):
+    if tree is None:
+        return
+    if isinstance(tree, Mapping):
+        for key in sorted(tree):
+            yield from _walk(tree[key], (*path, str(key)))
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        for key in tree._fields:
+            yield from _walk(getattr(tree, key), (*path, key))
+    elif isinstance(tree, list | tuple):
+        for number, item in enumerate(tree):
+            yield from _walk(item, (*path, str(number)))
+    elif hasattr(tree, "__array__") or isinstance(tree, float):
+        yield "/".join(path), tree
+    else:
+        yield from _walk_by_jax(tree, path)
+
+
+def _walk_by_jax(tree: Any, path: tuple[str, ...]):
+    from csp.rules import named_leaves
+
+    for name, leaf in named_leaves(tree):
+        yield "/".join((*path, name) if name else path), leaf

@@ -1,0 +1,63 @@
+"""How does a file come to be whole or not at all?
+
+Everything is written to a temporary file in the same folder, forced to the disk, and renamed: whatever interrupts it,
+the final name holds the old file or the new one. Temporary files of a process that is gone are swept by the next save.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
+
+
+def atomically(path: Path, chunks: Iterable[bytes | memoryview], overwrite: bool) -> None:
+    """Writes the chunks to `path`; an error leaves nothing behind."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: create it, or write {path.name} elsewhere")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another name, or ask to overwrite it")
+    _sweep(folder, path.name)
+    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sweep(folder: Path, name: str) -> None:
+    for orphan in folder.glob(f".{name}.*.tmp"):
+        found = _TEMPORARY.fullmatch(orphan.name)
+        if found and not _alive(int(found[2])):
+            with contextlib.suppress(OSError):
+                orphan.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
