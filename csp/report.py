@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csp import rules, structures
+from csp.formats import tensor
 from csp.rules import BudgetError, Rule, Target, named_leaves
 from csp.state import Note, find_state, read_ledger
 from csp.structures import Structure
@@ -143,19 +144,14 @@ def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:
 
 
 def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> dict[str, int]:
-    """What the codecs of `csp.formats` need: values in their dtype, a bit or a position for each, row offsets."""
-    item, alive = leaf.dtype.itemsize, int(np.count_nonzero(leaf))
-    sizes = {"dense": leaf.size * item}
+    """What it takes in each codec of `csp.formats`, values in their dtype."""
     if leaf.ndim < 2:
-        return sizes
-    offsets = 4 * (math.prod(leaf.shape[:-1]) + 1)
-    sizes["bitmask"] = -(-leaf.size // 8) + alive * item + offsets
-    sizes["indices"] = 2 * alive + alive * item + offsets
-    if isinstance(structure, structures.NofM):
-        slots = int(structure.kept(leaf.shape, 0).sum()) * math.prod(leaf.shape) // leaf.shape[-2]
-        sizes["n_of_m"] = -(-slots * math.ceil(math.log2(max(structure.m, 2))) // 8) + slots * item
+        return {"dense": leaf.nbytes}
+    sizes = tensor.sizes(leaf, hint=(structure.n, structure.m) if isinstance(structure, structures.NofM) else None)
+    if not isinstance(structure, structures.NofM):
+        del sizes["n_of_m"]
     if rank is not None:
-        sizes["factors"] = rank * sum(leaf.shape[-2:]) * math.prod(leaf.shape[:-2]) * item
+        sizes["factors"] = rank * sum(leaf.shape[-2:]) * math.prod(leaf.shape[:-2]) * leaf.dtype.itemsize
     return sizes
 
 

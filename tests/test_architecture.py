@@ -29,8 +29,8 @@ ORDER = (
     "solve",
     "lowrank",
     "oneshot",
-    "report",
     "formats",
+    "report",
     "cli",
 )
 FILES = sorted((ROOT / "csp").rglob("*.py"))

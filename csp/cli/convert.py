@@ -7,7 +7,7 @@ from pathlib import Path
 from csp import formats
 from csp.cli.tables import amount
 
-CODECS = ("auto", "dense", "bitmask", "n_of_m", "indices")
+CODECS = ("auto", "dense", "bitmask", "n_of_m", "indices", "factors")
 VALUES = ("f32", "bf16", "f16", "int8", "int4")
 
 

@@ -22,12 +22,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _folder(options: argparse.Namespace) -> int:
-    paths = sorted(options.path.glob("*.safetensors"))
-    if not paths:
-        raise ValueError(f"{options.path} holds no .safetensors file")
-    family = sorted((formats.inspect(path) for path in paths), key=lambda found: found["bytes"])
+    family = sorted((formats.inspect(path) for path in files_of(options.path)), key=lambda found: found["bytes"])
     print(json.dumps(family, indent=1) if options.json else _family(family))
     return 0
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The model files of a folder; a link could lead anywhere, and is refused."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise ValueError(f"{folder} holds no .safetensors file")
+    for path in paths:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link: name the file that it leads to")
+    return paths
 
 
 def _tensors(found: dict[str, Any]) -> str:

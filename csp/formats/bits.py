@@ -11,8 +11,24 @@ def pack(numbers: np.ndarray, width: int) -> np.ndarray:
         return np.zeros(0, np.uint8)
     if width == 8:
         return numbers.astype(np.uint8)
-    bits = np.unpackbits(numbers.astype(np.uint8)[:, None], axis=1, count=width, bitorder="little")
-    return np.packbits(bits, bitorder="little")
+    eights = np.zeros((-(-len(numbers) // 8), 8), np.uint8)  # of which each fills `width` whole bytes
+    eights.reshape(-1)[: len(numbers)] = numbers
+    words = np.zeros(len(eights), np.uint64)
+    for place in range(8):
+        words |= eights[:, place].astype(np.uint64) << np.uint64(place * width)
+    packed = words.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width].reshape(-1)
+    return packed[: -(-len(numbers) * width // 8)]
+
+
+def positions(keep: np.ndarray) -> np.ndarray:
+    """np.flatnonzero, without its slow path between 3 and 10 % of density: more than a tenth set takes the fast one."""
+    flat = keep.reshape(-1)
+    count = np.count_nonzero(flat)
+    if not 0.03 < count / max(flat.size, 1) <= 0.1:
+        return np.flatnonzero(flat)
+    padded = np.ones(flat.size + flat.size // 9 + 1, bool)
+    padded[: flat.size] = flat
+    return np.flatnonzero(padded)[:count]
 
 
 def unpack(packed: np.ndarray, count: int, width: int) -> np.ndarray:
@@ -27,5 +43,13 @@ def unpack(packed: np.ndarray, count: int, width: int) -> np.ndarray:
         return packed
     if width == 1:
         return np.unpackbits(packed, count=count, bitorder="little")
-    bits = np.unpackbits(packed, count=count * width, bitorder="little").reshape(count, width)
-    return np.packbits(bits, axis=1, bitorder="little")[:, 0]
+    eights = -(-count // 8)
+    spread = np.zeros((eights, 8), np.uint8)
+    whole = len(packed) // width
+    spread[:whole, :width] = packed[: whole * width].reshape(-1, width)
+    spread[whole:, : len(packed) - whole * width] = packed[whole * width :]
+    words = spread.view("<u8")[:, 0]
+    numbers = np.empty((eights, 8), np.uint8)
+    for place in range(8):
+        numbers[:, place] = words >> np.uint64(place * width) & np.uint64(2**width - 1)
+    return numbers.reshape(-1)[:count]

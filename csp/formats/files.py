@@ -1,7 +1,9 @@
 """How is a model saved, opened, loaded, verified and described?"""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +43,9 @@ def save(
     Args:
       path: of the file; its folder exists, and it does not unless `overwrite`.
       params: any tree of float arrays.
-      codec: "auto", the smallest for each tensor, "dense", "bitmask", "n_of_m" or "indices"; or {pattern: codec}, where
-        the first pattern that matches a whole name wins, and "auto" is for the rest.
+      codec: "auto", the smallest for each tensor; "dense", "bitmask", "n_of_m" or "indices"; "factors", by a
+        decomposition that loses rounding only; or {pattern: codec}, where the first pattern that matches a whole name
+        wins, and "auto" is for the rest. `csp.lowrank.Factors` are stored as factors always.
       config: plain JSON that `load` gives back.
       values: the type of the numbers that are stored, "f32", "bf16", "f16", "int8", "int4", or {pattern: type}; their
         own by default. Vectors keep their own type unless a pattern names them.
@@ -54,26 +57,23 @@ def save(
       overwrite: replace a file that exists.
       allow_nonfinite: NaN and infinite weights are an error unless this is set.
     """
-    leaves = trees.flatten(params)
     notes = notes or _provenance(params, rules)
-    entries: dict[str, Entry] = {}
-    tied: dict[str, str] = {}
-    stored: dict[str, np.ndarray] = {}
-    first: dict[int, str] = {}
-    for name, leaf in leaves.items():
-        header.check_name(name)
-        if id(leaf) in first:
-            tied[name] = first[id(leaf)]
-            continue
-        first[id(leaf)] = name
-        w = _array(name, leaf, allow_nonfinite)
-        kind = _chosen(values, name, None) if w.ndim > 1 or not isinstance(values, str) else None
+    leaves, tied = _untied(trees.flatten(params))
+
+    def encode(name: str) -> tuple[Entry, dict[str, np.ndarray]]:
+        w = _array(name, leaves[name], allow_nonfinite)
+        whole = isinstance(values, str) and not isinstance(w, tensor.Pair) and w.ndim < 2
+        kind = None if whole else _chosen(values, name, None)
         hint = _n_of_m(notes.get(name, {}))
-        entry, parts = _encode(name, w, _chosen(codec, name, "auto"), kind, hint, archive, allow_nonfinite)
+        return _encode(name, w, _chosen(codec, name, "auto"), kind, hint, archive, allow_nonfinite)
+
+    entries: dict[str, Entry] = {}
+    stored: dict[str, np.ndarray] = {}
+    for name, (entry, parts) in zip(leaves, _together(encode, leaves), strict=True):
         entries[name] = entry._replace(notes=notes.get(name, {}))
         for part, x in parts.items():
             piece = manifest.piece_name(name, entry, part)
-            stored[piece] = x.reshape(w.shape) if piece == name and x.size == w.size else x
+            stored[piece] = x.reshape(entry.shape) if piece == name and x.size == entry.size else x
     more = dict(about or {}) | ({"method": method.name, "steps": method.steps} if method else {})
     metadata = manifest.metadata(Manifest(entries, tied, config, more | {"csp": _version()}))
     _write(Path(path), stored, metadata, overwrite)
@@ -95,14 +95,19 @@ def open(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool 
 
 
 def load(path: str | Path, *, like: Any = None, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> tuple:
-    """(params, config): nested dicts of NumPy arrays by the parts of their names, or the tree `like` filled."""
+    """(params, config): nested dicts of dense NumPy arrays by the parts of their names, or the tree `like` filled.
+
+    Factors are multiplied out, but where `like` has factors.
+    """
     with open(path, limit=limit, allow_nonfinite=allow_nonfinite) as file:
         try:
-            decoded = {name: file.decode(name) for name in file.manifest.entries}
+            decoded = dict(zip(file.manifest.entries, _together(file.decode, file.manifest.entries), strict=True))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
         flat = {name: decoded[file.manifest.tied.get(name, name)] for name in file.names}
-        return (trees.nest(flat) if like is None else trees.fill(like, flat)), file.manifest.config
+        if like is not None:
+            return trees.fill(like, flat), file.manifest.config
+        return trees.nest({name: _dense(w) for name, w in flat.items()}), file.manifest.config
 
 
 def verify(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> None:
@@ -126,6 +131,31 @@ def inspect(path: str | Path) -> dict[str, Any]:
             "tied": file.manifest.tied,
             "tensors": rows,
         }
+
+
+def _together(f: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+    """f of each name, on a few threads: NumPy lets go of Python's lock where the time goes."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(f, names))
+
+
+def _dense(w: Any) -> np.ndarray:
+    return (w.u @ w.v).astype(w.u.dtype) if isinstance(w, tensor.Pair) else w
+
+
+def _untied(leaves: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """name -> leaf, each leaf once; and other name -> name of those that stand there twice."""
+    kept: dict[str, Any] = {}
+    tied: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, leaf in leaves.items():
+        header.check_name(name)
+        if id(leaf) in first:
+            tied[name] = first[id(leaf)]
+        else:
+            first[id(leaf)] = name
+            kept[name] = leaf
+    return kept, tied
 
 
 def _row(file: reading.File, name: str) -> dict[str, Any]:
@@ -172,13 +202,15 @@ def _chosen(choice: Choice | None, name: str, rest: str | None) -> Any:
     return next((value for pattern, value in choice.items() if re.fullmatch(pattern, name)), rest)
 
 
-def _array(name: str, leaf: Any, allow_nonfinite: bool) -> np.ndarray:
+def _array(name: str, leaf: Any, allow_nonfinite: bool) -> np.ndarray | tensor.Pair:
+    if isinstance(leaf, tuple):
+        return tensor.Pair(*(_array(name, factor, allow_nonfinite) for factor in leaf))
     w = np.asarray(leaf)
     try:
         kinds.natural(w.dtype)
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from None
-    if not allow_nonfinite and not reading.finite(w):
+    if not allow_nonfinite and not tensor.finite(w):
         raise ValueError(f"{name!r} has NaN or infinite weights: mend the model, or save with allow_nonfinite=True")
     return w
 
@@ -188,10 +220,11 @@ def _encode(name, w, codec, kind, hint, archive, allow_nonfinite) -> tuple[Entry
         raise ValueError(f"values {kind!r} are none of {', '.join(map(repr, kinds.TYPES))}")
     try:
         entry, parts = tensor.encode(w, codec, kind, hint, archive)
+        if not allow_nonfinite and not archive and kind in kinds.FLOATS and not tensor.finite(parts["values"]):
+            raise ValueError(f"it has weights that {kind} cannot hold: store it as bf16 or f32")
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from None
-    if not allow_nonfinite and not archive and kind in kinds.FLOATS and not reading.finite(parts["values"]):
-        raise ValueError(f"{name!r} has weights that {kind} cannot hold: store it as bf16 or f32")
+    tensor.check(w, entry, parts)
     return entry, parts
 
 

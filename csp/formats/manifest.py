@@ -15,7 +15,7 @@ ORIENTATION = "in,out"
 DTYPES = {"f64": "F64", "f32": "F32", "bf16": "BF16", "f16": "F16"}
 ARCHIVED = ("F64", "F32", "BF16", "F16", "I8", "U8", "U32", "U64")  # what a part may have been
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"codec", "values", "dtype", "shape", "stored", "nonzero", "sha256", "parts"}
+_FIELDS = {"codec", "values", "dtype", "shape", "stored", "nonzero", "digest", "parts"}
 
 
 class Entry(NamedTuple):
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     stored: int  # how many numbers are
     nonzero: int  # how many of the tensor's entries are not zero
-    sha256: str  # of its parts, in the order of their names
+    digest: str  # of its parts, in the order of their names
     parts: dict[str, dict[str, Any]]  # name -> {} as it stands in the file, or {"dtype", "shape"} of an archived one
     fields: dict[str, int]  # of the codec
     notes: dict[str, str]  # structure, rule, method: whatever made it
@@ -75,13 +75,13 @@ def write(manifest: Manifest) -> str:
 
 def read(header: Header) -> Manifest | None:
     """None: a plain safetensors file of any origin."""
-    keys = {"format", "csp", "sha256"}
+    keys = {"format", "csp", "digest"}
     if not keys & set(header.metadata) - {"format"} and header.metadata.get("format") != "csp":
         return None
     if not keys <= set(header.metadata):
         raise FormatError(f"its metadata lacks {min(keys - set(header.metadata))!r}, which a csp file has")
     text = header.metadata["csp"]
-    if digest(text) != header.metadata["sha256"]:
+    if digest(text) != header.metadata["digest"]:
         raise FormatError("the digest of its manifest is not that of its text: damaged")
     whole = strict_json(text.encode("utf-8", "surrogatepass"), "manifest")
     if not isinstance(whole, dict) or whole.get("version") != VERSION:
@@ -103,11 +103,11 @@ def read(header: Header) -> Manifest | None:
 
 def metadata(manifest: Manifest) -> dict[str, str]:
     text = write(manifest)
-    return {"format": "csp", "csp": text, "sha256": digest(text)}
+    return {"format": "csp", "csp": text, "digest": digest(text)}
 
 
 def digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
 
 
 def piece_name(name: str, entry: Entry, part: str) -> str:
@@ -118,38 +118,39 @@ def piece_name(name: str, entry: Entry, part: str) -> str:
 
 def _entry(name: str, given: Any) -> Entry:
     check_name(name)
-    codec = codecs.CODECS.get(str(given.get("codec"))) if isinstance(given, dict) else None
-    if codec is None:
+    codec = given.get("codec") if isinstance(given, dict) else None
+    if not isinstance(codec, str) or codec not in codecs.NAMES:
         raise FormatError(f"{name!r} has a codec that this csp does not know")
-    if set(given) - {"notes"} != _FIELDS | set(codec.fields):
-        raise FormatError(f"{name!r} has other fields than a {given['codec']} tensor of version {VERSION}")
-    numbers = [given[key] for key in ("stored", "nonzero", *codec.fields)]
+    if set(given) - {"notes"} != _FIELDS | set(codecs.FIELDS[codec]):
+        raise FormatError(f"{name!r} has other fields than a {codec} tensor of version {VERSION}")
+    numbers = [given[key] for key in ("stored", "nonzero", *codecs.FIELDS[codec])]
     if not all(type(n) is int and n >= 0 for n in numbers):
         raise FormatError(f"{name!r} has a count that is negative or no integer")
     if given["values"] not in values.TYPES or given["dtype"] not in DTYPES:
         raise FormatError(f"{name!r} has values of a type that this csp does not know")
-    if not isinstance(given["sha256"], str) or not _DIGEST.fullmatch(given["sha256"]):
-        raise FormatError(f"{name!r} has no sha256 digest")
+    if not isinstance(given["digest"], str) or not _DIGEST.fullmatch(given["digest"]):
+        raise FormatError(f"{name!r} has no digest")
     notes = given.get("notes", {})
     if not isinstance(notes, dict) or not all(isinstance(v, str) for v in notes.values()):
         raise FormatError(f"{name!r} has notes that are no strings")
-    wanted = {*codec.parts, "values", *(["scale"] if given["values"] in values.TOP else [])}
+    wanted = {*codecs.PARTS[codec], "values", *(["scale"] if given["values"] in values.TOP else [])}
     parts = given["parts"]
     if not isinstance(parts, dict) or set(parts) != wanted or not all(isinstance(p, dict) for p in parts.values()):
-        raise FormatError(f"{name!r} has other parts than a {given['codec']} tensor of {given['values']}")
+        raise FormatError(f"{name!r} has other parts than a {codec} tensor of {given['values']}")
     entry = Entry(
-        codec=given["codec"],
+        codec=codec,
         values=given["values"],
         dtype=given["dtype"],
         shape=check_shape(name, given["shape"]),
         stored=given["stored"],
         nonzero=given["nonzero"],
-        sha256=given["sha256"],
+        digest=given["digest"],
         parts={part: _archived(name, fields) for part, fields in parts.items()},
-        fields={key: given[key] for key in codec.fields},
+        fields={key: given[key] for key in codecs.FIELDS[codec]},
         notes=notes,
     )
-    if not entry.nonzero <= entry.stored <= entry.size:
+    most = 2 * entry.size if codec == "factors" else entry.size
+    if not entry.nonzero <= entry.stored <= most:
         raise FormatError(f"{name!r} stores {entry.stored} numbers for {entry.nonzero} non-zeros of {entry.size}")
     return entry
 

@@ -7,10 +7,8 @@ is asked for. Nothing larger than the caller's limit is ever allocated.
 import builtins
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -65,21 +63,23 @@ class File:
             raise KeyError(f"{self.path} has no tensor {name!r}; it has {', '.join(map(repr, self.names[:4]))}, ...")
         return found
 
-    def decode(self, name: str) -> np.ndarray:
-        """The dense tensor, checked."""
+    def decode(self, name: str) -> np.ndarray | tensor.Pair:
+        """The dense tensor, or its factors, checked."""
         entry, name = self.entry(name), self.manifest.tied.get(name, name)
         with _naming(name):
-            w = tensor.decode(entry, self._parts(name, entry)) if entry.sha256 else self._piece(name)
-            if not self.allow_nonfinite and w.dtype.kind in "fV" and not finite(w):
+            if entry.digest:
+                return tensor.decode(entry, self._parts(name, entry), self.allow_nonfinite)
+            w = self._piece(name)
+            if not self.allow_nonfinite and not tensor.finite(w):
                 raise FormatError("it has NaN or infinite weights: allow_nonfinite=True reads them")
-        return w
+            return w
 
     def packed(self, name: str) -> tuple[Entry, dict[str, np.ndarray]]:
         """The parts as they are stored, checked, without a dense tensor."""
         entry, name = self.entry(name), self.manifest.tied.get(name, name)
         with _naming(name):
             parts = self._parts(name, entry)
-            return entry, tensor.unpack(entry, parts)[0] if entry.sha256 else parts
+            return entry, tensor.unpack(entry, parts)[0] if entry.digest else parts
 
     def bytes_of(self, name: str) -> int:
         """What the tensor takes in the file."""
@@ -134,10 +134,3 @@ def _size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise FormatError("it is no regular file")
     return status.st_size
-
-
-def finite(w: np.ndarray) -> bool:
-    step = 2**22
-    flat = w.reshape(-1)
-    blocks: Iterator[Any] = (flat[i : i + step] for i in range(0, len(flat), step))
-    return all(np.isfinite(block if block.dtype.kind == "f" else block.astype(np.float32)).all() for block in blocks)

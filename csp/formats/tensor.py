@@ -3,11 +3,11 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp.formats import archive, codecs, values
+from csp.formats import archive, bits, codecs, values
 from csp.formats.errors import FormatError
 from csp.formats.manifest import Entry
 from csp.formats.values import FLOATS, Parts
@@ -16,46 +16,97 @@ NAMES = {np.dtype(np.float64): "F64", np.dtype(np.float32): "F32", np.dtype(np.f
 NAMES |= {np.dtype(FLOATS["bf16"]): "BF16", np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8"}
 NAMES |= {np.dtype(np.uint32): "U32", np.dtype(np.uint64): "U64"}
 DTYPE_OF = {name: dtype for dtype, name in NAMES.items()}
-AUTO = ("dense", "bitmask", "n_of_m", "indices")
+
+
+class Pair(NamedTuple):
+    """A matrix u v by its factors, as `csp.lowrank` makes them."""
+
+    u: np.ndarray
+    v: np.ndarray
+
+
+class _Coded(NamedTuple):
+    codec: str
+    fields: dict[str, int]
+    parts: Parts
+    stored: int
+    nonzero: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
 
 
 def encode(
-    w: np.ndarray, codec: str = "auto", kind: str | None = None, hint: Any = None, archived: bool = False
+    w: np.ndarray | Pair, codec: str = "auto", kind: str | None = None, hint: Any = None, archived: bool = False
 ) -> tuple[Entry, Parts]:
-    """The smallest of AUTO, or the codec that is asked for; `kind` is the type of the values, its own by default."""
-    own = values.natural(w.dtype)
-    matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
-    keep = matrix != 0  # of NaN too
-    flat = np.where(keep, matrix, np.zeros((), w.dtype)).reshape(-1)  # no -0.0
-    names = AUTO if codec == "auto" else (codec,)
-    choices = [_encode(name, keep, flat, kind or own, hint, archived) for name in names]
-    name, fields, stored, parts, shapes = min(choices, key=lambda c: sum(p.nbytes for p in c[3].values()))
+    """The smallest codec without loss, or the one that is asked for; `kind` is the values' type, its own by default."""
+    if codec not in ("auto", *codecs.NAMES):
+        raise ValueError(f"codec {codec!r} is none of {', '.join(map(repr, ('auto', *codecs.NAMES)))}")
+    shape = (*w.u.shape[:-1], w.v.shape[-1]) if isinstance(w, Pair) else w.shape
+    own = values.natural((w.u if isinstance(w, Pair) else w).dtype)
+    if isinstance(w, Pair) or codec == "factors":
+        coded, shapes = _archived(_factors(w, kind or own), archived)
+    else:
+        coded, shapes = _smallest(_positive_zero(w), codec, kind or own, hint, archived)
     entry = Entry(
-        codec=name,
+        codec=coded.codec,
         values=kind or own,
         dtype=own,
-        shape=w.shape,
-        stored=stored,
-        nonzero=int(np.count_nonzero(keep)),
-        sha256=digest(parts),
+        shape=shape,
+        stored=coded.stored,
+        nonzero=coded.nonzero,
+        digest=digest(coded.parts),
         parts=shapes,
-        fields=fields,
+        fields=coded.fields,
         notes={},
     )
-    return entry, parts
+    return entry, coded.parts
 
 
-def _encode(name: str, keep: np.ndarray, flat: np.ndarray, kind: str, hint: Any, archived: bool) -> tuple:
-    if name not in codecs.CODECS:
-        raise ValueError(f"codec {name!r} is none of {', '.join(map(repr, ('auto', *codecs.CODECS)))}")
-    parts, fields, order = codecs.CODECS[name].write(keep, _hint(name, hint, archived))
-    stored = flat if name == "dense" else flat[order]
-    parts = parts | values.encode(stored, order % keep.shape[1], keep.shape[1], kind)
-    shapes: dict[str, dict[str, Any]] = {part: {} for part in parts}
-    if archived:
-        shapes = {part: {"dtype": NAMES[x.dtype], "shape": list(x.shape)} for part, x in parts.items()}
-        parts = {part: archive.shrink(x) for part, x in parts.items()}
-    return name, fields, len(order), parts, shapes
+def sizes(w: np.ndarray, kind: str | None = None, hint: Any = None) -> dict[str, int]:
+    """Bytes of the positions and values in each codec that has positions, and dense, to within a few bytes."""
+    matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
+    keep = matrix != 0
+    costs = _bits(keep, bits.positions(keep), kind or values.natural(w.dtype), hint) if w.size else {"dense": 0}
+    return {name: -(-cost // 8) for name, cost in costs.items()}
+
+
+def _positive_zero(w: np.ndarray) -> np.ndarray:
+    negative = np.signbit(w) & (w == 0)
+    return np.where(negative, np.zeros((), w.dtype), w) if negative.any() else w
+
+
+def _smallest(w: np.ndarray, codec: str, kind: str, hint: Any, archived: bool) -> tuple[_Coded, dict[str, Any]]:
+    matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
+    if not matrix.size:  # nothing has no positions
+        codec = "dense"
+    keep = matrix != 0  # of NaN too
+    order = bits.positions(keep)
+    if archived:  # whose sizes nothing but the coder knows
+        names = codecs.NAMES[:-1] if codec == "auto" else (codec,)
+        coded = [_archived(_coded(name, matrix, keep, order, kind, _hint(name, hint, True)), True) for name in names]
+        return min(coded, key=lambda found: found[0].nbytes)
+    costs = _bits(keep, order, kind, hint) if codec == "auto" else {codec: 0}
+    name = min(costs, key=lambda name: costs[name])
+    return _archived(_coded(name, matrix, keep, order, kind, _hint(name, hint, False)), False)
+
+
+def _bits(keep: np.ndarray, order: np.ndarray, kind: str, hint: Any) -> dict[str, int]:
+    """What every codec without loss would take, before an archive; scales are the same for all."""
+    costs = {"dense": (0, keep.size)}
+    costs |= {name: codec.cost(keep, order, _hint(name, hint, False)) for name, codec in codecs.SPARSE.items()}
+    return {name: places + values.BITS[kind] * stored for name, (places, stored) in costs.items()}
+
+
+def _coded(name: str, matrix: np.ndarray, keep: np.ndarray, order: np.ndarray, kind: str, hint: Any) -> _Coded:
+    flat, cols = matrix.reshape(-1), matrix.shape[1]
+    if name == "dense":
+        parts = values.encode(flat, np.tile(np.arange(cols), len(matrix)) if kind in values.TOP else None, cols, kind)
+        return _Coded(name, {}, parts, flat.size, len(order))
+    places, fields, stored = codecs.SPARSE[name].write(keep, order, hint)
+    parts = places | values.encode(flat[stored], _channels(stored, cols) if kind in values.TOP else None, cols, kind)
+    return _Coded(name, fields, parts, len(stored), len(order))
 
 
 def _hint(name: str, hint: Any, archived: bool) -> Any:
@@ -65,31 +116,113 @@ def _hint(name: str, hint: Any, archived: bool) -> Any:
     return hint if name == "n_of_m" else None
 
 
-def decode(entry: Entry, parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The dense tensor, bit for bit if its values are floats of its own type."""
+def _factors(w: np.ndarray | Pair, kind: str) -> _Coded:
+    """u, then v, each row by row; a scale for each column of u and each of v."""
+    pair = w if isinstance(w, Pair) else factorised(w)
+    u, v = pair.u.reshape(-1, pair.u.shape[-1]), pair.v
+    numbers = np.concatenate([_positive_zero(u).reshape(-1), _positive_zero(v).reshape(-1)])
+    rank, cols = v.shape
+    channels = _factor_channels(*u.shape, cols) if kind in values.TOP else None
+    parts = values.encode(numbers, channels, rank + cols, kind)
+    return _Coded("factors", {"rank": rank}, parts, len(numbers), int(np.count_nonzero(numbers != 0)))
+
+
+def _channels(order: np.ndarray, cols: int) -> np.ndarray:
+    """order % cols, which NumPy computes more slowly than this."""
+    return order - order // max(cols, 1) * cols
+
+
+def _factor_channels(rows: int, rank: int, cols: int) -> np.ndarray:
+    return np.concatenate([np.tile(np.arange(rank), rows), rank + np.tile(np.arange(cols), rank)])
+
+
+def factorised(w: np.ndarray) -> Pair:
+    """u v = w but for rounding, with as many columns as w has singular values above rounding."""
+    if w.ndim < 2:
+        raise ValueError("a vector has no factors: store it dense")
+    rows = math.prod(w.shape[:-1])
+    u, s, v = np.linalg.svd(w.reshape(rows, -1).astype(np.float64), full_matrices=False)
+    precision = max(np.finfo(np.float32).eps if w.dtype.itemsize < 8 else 0, np.finfo(np.float64).eps)
+    rank = int(np.count_nonzero(s > s.max(initial=0) * precision * max(rows, w.shape[-1]) ** 0.5))
+    root = np.sqrt(s[:rank])
+    return Pair(
+        (u[:, :rank] * root).astype(w.dtype).reshape(*w.shape[:-1], rank), (root[:, None] * v[:rank]).astype(w.dtype)
+    )
+
+
+def _archived(coded: _Coded, archived: bool) -> tuple[_Coded, dict[str, dict[str, Any]]]:
+    if not archived:
+        return coded, {part: {} for part in coded.parts}
+    shapes = {part: {"dtype": NAMES[x.dtype], "shape": list(x.shape)} for part, x in coded.parts.items()}
+    return coded._replace(parts={part: archive.shrink(x) for part, x in coded.parts.items()}), shapes
+
+
+def decode(entry: Entry, parts: Mapping[str, np.ndarray], allow_nonfinite: bool = False) -> np.ndarray | Pair:
+    """The dense tensor, bit for bit if its values are floats of its own type; or its factors."""
     plain, order = unpack(entry, parts)
-    cols, dtype = entry.matrix[1], np.dtype(FLOATS[entry.dtype])
-    channels = order % cols if entry.values in values.TOP else None
-    numbers = values.decode(plain, entry.stored, channels, cols, entry.values, dtype)
-    if np.count_nonzero(numbers != 0) > entry.nonzero:
+    (rows, cols), rank = entry.matrix, entry.fields.get("rank", 0)
+    channels, width = None, cols + rank
+    if entry.values in values.TOP:
+        channels = _factor_channels(rows, rank, cols) if entry.codec == "factors" else _channels(order, cols)
+    numbers = values.decode(plain, entry.stored, channels, width, entry.values, np.dtype(FLOATS[entry.dtype]))
+    if np.count_nonzero(numbers) > entry.nonzero:
         raise FormatError(f"it has more than the {entry.nonzero} non-zeros of its manifest")
+    if not allow_nonfinite and not finite(numbers):
+        raise FormatError("it has NaN or infinite weights: allow_nonfinite=True reads them")
+    if entry.codec == "factors":
+        u, v = numbers[: rows * rank], numbers[rows * rank :]
+        return Pair(u.reshape(*entry.shape[:-1], rank), v.reshape(rank, cols))
     if entry.codec == "dense":
-        return numbers.reshape(entry.shape)
-    w = np.zeros(entry.size, dtype)
+        return (numbers if numbers.flags.writeable else numbers.copy()).reshape(entry.shape)
+    w = np.zeros(entry.size, numbers.dtype)
     w[order] = numbers
     return w.reshape(entry.shape)
 
 
+def check(w: np.ndarray | Pair, entry: Entry, parts: Mapping[str, np.ndarray]) -> None:
+    """What was encoded is what will be read: bit for bit, or to half a step of its scale."""
+    back = decode(entry, parts, allow_nonfinite=True)
+    for given, read in zip(_arrays(w, entry), back if isinstance(back, Pair) else (back,), strict=True):
+        if entry.values in values.TOP:
+            step = np.abs(given).reshape(-1, given.shape[-1] if given.ndim else 1).max(axis=0, initial=0)
+            error = np.abs(given.astype(np.float64) - read).reshape(-1, len(step))
+            right = (error <= 0.51 / values.TOP[entry.values] * step + np.finfo(np.float32).tiny).all()
+        else:
+            with np.errstate(over="ignore"):
+                expected = given.astype(FLOATS[entry.values], copy=False).astype(given.dtype, copy=False)
+            right = np.array_equal(_words(_positive_zero(expected)), _words(read))
+        if not right:
+            raise AssertionError("csp wrote something else than it was given: please report this file")
+
+
+def _arrays(w: np.ndarray | Pair, entry: Entry) -> tuple[np.ndarray, ...]:
+    if isinstance(w, Pair):
+        return tuple(w)
+    return tuple(factorised(w)) if entry.codec == "factors" else (w,)
+
+
+def _words(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).reshape(-1).view(f"u{x.dtype.itemsize}")
+
+
 def unpack(entry: Entry, parts: Mapping[str, np.ndarray]) -> tuple[Parts, np.ndarray]:
     """The parts as they were before an archive, and the flat position of every stored value: all checked."""
-    if digest(parts) != entry.sha256:
+    if digest(parts) != entry.digest:
         raise FormatError("its digest is not that of its bytes: damaged, or mixed from two files")
     plain = {part: _plain(part, x, entry) for part, x in parts.items()}
     rows, cols = entry.matrix
+    if entry.codec == "factors":
+        rank = entry.fields["rank"]
+        if entry.stored != rank * (rows + cols):
+            raise FormatError(f"{entry.stored} values are no factors of rank {rank} of {rows} x {cols}")
+        return plain, np.zeros(0, np.int64)
     if not entry.size:  # whose other axes may be of any length
         return plain, np.zeros(0, np.int64)
-    order = codecs.CODECS[entry.codec].read(plain, entry.fields, rows, cols, entry.stored)
-    return plain, order
+    if entry.codec == "dense":
+        if entry.stored != entry.size:
+            raise FormatError(f"{entry.stored} values do not fill {rows} x {cols}")
+        return plain, np.arange(entry.size if entry.values in values.TOP else 0)
+    return plain, codecs.SPARSE[entry.codec].read(plain, entry.fields, rows, cols, entry.stored)
 
 
 def _plain(part: str, x: np.ndarray, entry: Entry) -> np.ndarray:
@@ -99,13 +232,21 @@ def _plain(part: str, x: np.ndarray, entry: Entry) -> np.ndarray:
     if x.dtype != np.uint8 or x.ndim != 1:
         raise FormatError(f"its archived part {part} is no line of bytes")
     dtype = DTYPE_OF[archived["dtype"]]
-    if np.prod(archived["shape"], dtype=object) * dtype.itemsize > 16 * (entry.size + entry.matrix[1] + 64):
+    most = 16 * (entry.size + entry.matrix[1] + 64)
+    if np.prod(archived["shape"], dtype=object) * dtype.itemsize > most:
         raise FormatError(f"its archived part {part} claims more than the tensor can need")
     return archive.grow(x, dtype, archived["shape"])
 
 
+def finite(w: np.ndarray) -> bool:
+    step = 2**22
+    flat = w.reshape(-1)
+    blocks = (flat[i : i + step] for i in range(0, len(flat), step))
+    return all(np.isfinite(block if block.dtype.kind == "f" else block.astype(np.float32)).all() for block in blocks)
+
+
 def digest(parts: Mapping[str, np.ndarray]) -> str:
-    hashed = hashlib.sha256()
+    hashed = hashlib.blake2b(digest_size=32)
     for part in sorted(parts):
         x = np.ascontiguousarray(parts[part])
         hashed.update(f"{part}:{NAMES[x.dtype]}:{x.shape};".encode())

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from csp.formats.tensor import Pair
 
-def flatten(params: Any) -> dict[str, np.ndarray]:
-    """name -> array, for every leaf that is not None."""
+
+def flatten(params: Any) -> dict[str, Any]:
+    """name -> array, or the factors of one, for every leaf that is not None."""
     found: dict[str, Any] = {}
     for name, leaf in _walk(params, ()):
         if name in found:
@@ -38,20 +40,25 @@ def nest(flat: Mapping[str, Any]) -> Any:
 
 def fill(like: Any, flat: Mapping[str, Any]) -> Any:
     """The tree `like` with these leaves; all differences are named at once."""
-    wanted = {name: np.shape(leaf) for name, leaf in flatten(like).items()}
+    wanted = {name: _shape(leaf) for name, leaf in flatten(like).items()}
     wrong = [f"{name!r} is missing" for name in wanted if name not in flat]
     wrong += [f"{name!r} is unknown" for name in flat if name not in wanted]
     wrong += [
-        f"{name!r} has shape {np.shape(flat[name])} for {shape}"
+        f"{name!r} has shape {_shape(flat[name])} for {shape}"
         for name, shape in wanted.items()
-        if name in flat and np.shape(flat[name]) != shape
+        if name in flat and _shape(flat[name]) != shape
     ]
     if wrong:
         raise ValueError(f"the file does not fit these parameters: {'; '.join(wrong)}")
     import jax
 
-    leaves = [flat[name] for name in wanted]
+    leaves = [x for name in wanted for x in (flat[name] if isinstance(flat[name], Pair) else [flat[name]])]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _shape(leaf: Any) -> Any:
+    """Of an array; of both factors."""
+    return tuple(map(np.shape, leaf)) if isinstance(leaf, tuple) else np.shape(leaf)
 
 
 def _walk(tree: Any, path: tuple[str, ...]):
@@ -60,6 +67,8 @@ def _walk(tree: Any, path: tuple[str, ...]):
     if isinstance(tree, Mapping):
         for key in sorted(tree):
             yield from _walk(tree[key], (*path, str(key)))
+    elif isinstance(tree, tuple) and getattr(tree, "_fields", ()) == Pair._fields and np.ndim(tree.u) > 1:
+        yield "/".join(path), tree
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
         for key in tree._fields:
             yield from _walk(getattr(tree, key), (*path, key))

@@ -25,11 +25,12 @@ def natural(dtype: np.dtype) -> str:
     raise ValueError(f"dtype {dtype} is no real float that csp stores")
 
 
-def encode(values: np.ndarray, channels: np.ndarray, width: int, kind: str) -> Parts:
-    """The stored parts of these values, each of the output channel given; `width` channels in all."""
+def encode(values: np.ndarray, channels: np.ndarray | None, width: int, kind: str) -> Parts:
+    """The stored parts of these values; a code needs the output channel of each, `width` in all."""
     if kind in FLOATS:
         with np.errstate(over="ignore"):
-            return {"values": values.astype(FLOATS[kind])}
+            return {"values": values.astype(FLOATS[kind], copy=False)}
+    assert channels is not None
     top = TOP[kind]
     highest = np.zeros(width, np.float32)
     np.maximum.at(highest, channels, np.abs(values).astype(np.float32))

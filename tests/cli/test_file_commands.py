@@ -54,6 +54,22 @@ def test_verify_says_yes_or_no(model, capsys):
     assert "its digest is not that of its bytes" in error
 
 
+def test_a_family_mixed_from_two_exports_is_refused(model, capsys):
+    """FAULTS 39."""
+    other = formats.save(model.parent / "other.safetensors", {"w": np.zeros((9, 9), np.float32)}, about={"family": "f"})
+    assert main(["verify", str(model.parent)]) == 0
+    formats.save(other, {"w": np.zeros((9, 9), np.float32)}, about={"family": "g"}, overwrite=True)
+    assert main(["verify", str(model.parent)]) == 5
+    assert "mixed from two exports" in capsys.readouterr().err
+
+
+def test_a_link_in_a_folder_is_refused(model, capsys):
+    """FAULTS 17."""
+    (model.parent / "link.safetensors").symlink_to(model)
+    assert main(["inspect", str(model.parent)]) == 2
+    assert "link.safetensors is a link" in capsys.readouterr().err
+
+
 def test_convert_to_any_codec_and_back(model, capsys):
     small, dense = model.parent / "s.safetensors", model.parent / "d.safetensors"
     assert main(["convert", str(model), "-o", str(small), "--archive"]) == 0

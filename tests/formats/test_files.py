@@ -8,6 +8,7 @@ from typing import NamedTuple
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import models
 import numpy as np
@@ -38,6 +39,44 @@ def test_every_bit_comes_back(codec, archive, tmp_path):
     for name in ("scalar", "empty", "nothing", "full"):
         assert models.same_bits(back[name], params[name])
     assert back["tied"] is back["encoder"]["kernel"]
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_factors_are_stored_as_factors(archive, tmp_path):
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=(3, 20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32)
+    params = {"w": csp.lowrank.Factors(jnp.asarray(u), jnp.asarray(v)), "bias": np.ones(3, np.float32)}
+    path = formats.save(tmp_path / "m.safetensors", params, archive=archive)
+    back, _ = formats.load(path, like=params)
+    assert isinstance(back["w"], csp.lowrank.Factors)
+    assert models.same_bits(back["w"].u, u)
+    assert models.same_bits(back["w"].v, v)
+    assert np.array_equal(formats.load(path)[0]["w"], u @ v)
+    assert {row["name"]: row["codec"] for row in formats.inspect(path)["tensors"]} == {"w": "factors", "bias": "dense"}
+    with formats.open(path) as file:
+        entry, parts = file.packed("w")
+    assert (entry.shape, entry.fields) == ((3, 20, 30), {"rank": 4})
+    assert parts["values"].tolist() == [*u.reshape(-1), *v.reshape(-1)]
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_codes_of_factors_have_a_scale_for_each_column(values, tmp_path):
+    rng = np.random.default_rng(0)
+    pair = csp.lowrank.Factors(rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32))
+    path = formats.save(tmp_path / "m.safetensors", {"w": pair}, values=values)
+    back = formats.load(path, like={"w": pair})[0]["w"]
+    for read, given in zip(back, pair, strict=True):
+        step = np.abs(given).max(axis=0) / {"int8": 127, "int4": 7}[values]
+        assert (np.abs(read - given) <= step / 2 * (1 + 1e-6)).all()
+
+
+def test_a_matrix_of_low_rank_can_be_stored_by_its_factors(tmp_path):
+    rng = np.random.default_rng(0)
+    w = (rng.normal(size=(40, 5)) @ rng.normal(size=(5, 30))).astype(np.float32)
+    path = formats.save(tmp_path / "m.safetensors", {"w": w}, "factors")
+    row = formats.inspect(path)["tensors"][0]
+    assert row["bytes"] == 4 * 5 * (40 + 30)
+    assert np.abs(formats.load(path)[0]["w"] - w).max() < 1e-5
 
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=9)
@@ -108,6 +147,25 @@ def test_auto_takes_the_smallest(tmp_path):
             sizes[codec] = formats.inspect(path)["tensors"][0]["bytes"]
         assert sizes["auto"] == min(sizes.values())
         assert sizes["auto"] == sizes[expected]
+
+
+@pytest.mark.parametrize(
+    ("structure", "sparsity"),
+    [(structures.entries(), 0.9), (structures.entries(), 0.98), (structures.n_of_m(12, 128), None)],
+)
+def test_a_file_is_as_small_as_the_report_predicts(structure, sparsity, tmp_path):
+    """FAULTS 40: size within 2 % of the prediction, count as reported."""
+    w = jax.random.normal(jax.random.key(0), (512, 96))
+    rules = [csp.Rule("w", structure, sparsity=sparsity)]
+    tx = csp.sparsify(optax.sgd(0.0), *rules, method=methods.one_shot(1))
+    state = tx.init({"w": w})
+    updates, state = tx.update({"w": jnp.zeros_like(w)}, state, {"w": w})
+    params = optax.apply_updates({"w": w}, updates)
+    for codec, predicted in csp.report(params, state).rows[0].bytes.items():
+        path = formats.save(tmp_path / "m.safetensors", params, codec, rules=rules, overwrite=True)
+        row = formats.inspect(path)["tensors"][0]
+        assert row["bytes"] == pytest.approx(predicted, rel=0.02), codec
+        assert row["nonzero"] == np.count_nonzero(params["w"])
 
 
 def test_patterns_choose_for_each_tensor(tmp_path):
@@ -187,7 +245,7 @@ def test_reading_a_model_does_not_wait_for_jax():
         (lambda path: formats.save(path, {"w": np.ones((2, 2)) * np.nan}), "'w' has NaN or infinite weights"),
         (
             lambda path: formats.save(path, {"w": np.ones((2, 2)) * 1e30}, values="f16"),
-            "'w' has weights that f16 cannot",
+            "'w': it has weights that f16 cannot",
         ),
         (lambda path: formats.save(path, {"w": np.ones(2)}, "zip"), "'w': codec 'zip' is none of 'auto', 'dense'"),
         (lambda path: formats.save(path, {"w": np.ones((2, 2))}, values="int3"), "values 'int3' are none of"),
