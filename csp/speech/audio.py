@@ -1,0 +1,122 @@
+"""How does a recording become numbers? One channel of float32 at the rate that was asked for, or a clear error.
+
+Only formats that are widely written and well tested are opened: PCM and float WAV, FLAC, Ogg (Vorbis, Opus) and MP3. A
+header is believed in nothing: samples are read block by block until the file ends.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from csp.speech.errors import DataError
+
+RATES = (4_000, 192_000)
+CHANNELS = 16
+LOUDEST = 100.0  # a float file may exceed 1 a little
+_BLOCK = 1 << 16
+_ALLOWED = {
+    "WAV": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"),
+    "WAVEX": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"),
+    "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
+    "OGG": ("VORBIS", "OPUS"),
+    "MP3": ("MPEG_LAYER_III",),
+    "MPEG": ("MPEG_LAYER_III",),
+}
+
+
+class Info(NamedTuple):
+    """What a file's header claims."""
+
+    rate: int
+    channels: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+
+def describe(path: str | Path) -> Info:
+    """The header of a recording, checked."""
+    with _open(Path(path)) as file:
+        return Info(file.samplerate, file.channels, max(file.frames, 0))
+
+
+def read(path: str | Path, rate: int | None = None, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
+    """The samples of a recording, its channels averaged, resampled to `rate`.
+
+    Args:
+      path: of the recording.
+      rate: samples a second; the recording's own by default.
+      offset: seconds from the start.
+      duration: seconds to read; to the end by default. A recording that ends before is an error.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        own, wanted = file.samplerate, None if duration is None else round(duration * file.samplerate)
+        if offset:
+            _seek(file, path, round(offset * own))
+        blocks, have = [], 0
+        while wanted is None or have < wanted:
+            block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0])
+            have += len(block)
+    if wanted is not None and have < wanted - own // 50:
+        raise DataError(f"{path} ends {(wanted - have) / own:.2f} s before the {duration} s that are asked of it")
+    x = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if not np.isfinite(x).all() or np.abs(x).max(initial=0) > LOUDEST:
+        raise DataError(f"{path} has samples that are NaN, infinite or beyond {LOUDEST:g}: it is no sound")
+    return x if rate is None or rate == own else resample(x, own, rate)
+
+
+def resample(x: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    import soxr
+
+    return np.asarray(soxr.resample(x, rate, wanted), np.float32)
+
+
+def write(path: str | Path, x: np.ndarray, rate: int) -> None:
+    """16-bit samples; the format is that of the name."""
+    import soundfile
+
+    soundfile.write(str(path), (np.clip(x, -1, 1) * 32767).astype(np.int16), rate)
+
+
+def _open(path: Path):
+    try:
+        import soundfile
+    except ImportError:
+        raise DataError("reading audio needs soundfile and soxr: pip install 'csp-jax[speech]'") from None
+    if not path.is_file():
+        raise DataError(f"{path} is no file")
+    try:
+        file = soundfile.SoundFile(str(path))
+    except soundfile.LibsndfileError:
+        raise DataError(f"{path} is no recording that csp reads: convert it to WAV, FLAC, Ogg or MP3") from None
+    try:
+        _check(file, path)
+    except DataError:
+        file.close()
+        raise
+    return file
+
+
+def _check(file, path: Path) -> None:
+    if file.subtype not in _ALLOWED.get(file.format, ()):
+        raise DataError(f"{path} is {file.format} {file.subtype}: convert it to PCM WAV, FLAC, Ogg or MP3")
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise DataError(f"{path} has {file.samplerate} samples a second: csp reads {RATES[0]} to {RATES[1]}")
+    if not 1 <= file.channels <= CHANNELS:
+        raise DataError(f"{path} has {file.channels} channels: csp reads 1 to {CHANNELS}")
+
+
+def _seek(file, path: Path, start: int) -> None:
+    if not 0 <= start < max(file.frames, 1):
+        raise DataError(f"{path} has no sample {start}: its offset lies behind its end")
+    try:
+        file.seek(start)
+    except RuntimeError:
+        raise DataError(f"{path} cannot be read from sample {start}: it is damaged") from None

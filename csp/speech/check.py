@@ -1,0 +1,71 @@
+"""Can these recordings be trained on? Opens every one, and says everything that is wrong, with line numbers."""
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from csp.speech import audio, manifest
+from csp.speech.errors import DataError
+from csp.speech.manifest import Problem, Utterance
+from csp.speech.tokens import Tokens
+
+CLIPPED = 0.01  # of the samples at full scale
+
+
+def check(
+    path: str | Path,
+    rate: int | None = None,
+    longest: float | None = None,
+    tokens: Tokens | None = None,
+    workers: int = 4,
+) -> tuple[list[Utterance], list[Problem]]:
+    """(utterances, problems); `rate`, `longest` seconds and `tokens` are those of the model that shall be trained."""
+    found, problems = manifest.scan(path)
+    with ThreadPoolExecutor(workers) as pool:
+        for u, wrong in zip(found, pool.map(lambda u: _wrong(u, rate, longest, tokens), found), strict=True):
+            problems += [Problem(u.line, what) for what in wrong]
+    problems += _twice(found)
+    return found, sorted(set(problems))
+
+
+def _wrong(u: Utterance, rate: int | None, longest: float | None, tokens: Tokens | None) -> list[str]:
+    wrong = []
+    if tokens and (unknown := tokens.unknown(u.text)):
+        wrong.append(f"out of vocabulary: {' '.join(map(repr, unknown[:8]))}")
+    try:
+        info = audio.describe(u.path)
+        x = audio.read(u.path, offset=u.offset, duration=u.duration)
+    except DataError as error:
+        return [*wrong, str(error)]
+    seconds = len(x) / info.rate
+    if rate is not None and info.rate != rate:
+        wrong.append(
+            f"{u.path} has {info.rate} samples a second, the model {rate}: data.resample = true, or convert it"
+        )
+    if seconds < 0.025:
+        wrong.append(f"{u.path} is empty: {len(x)} samples")
+    if longest is not None and seconds > longest:
+        wrong.append(f"{u.path} lasts {seconds:.1f} s, data.longest is {longest:g}")
+    if len(x) and np.mean(np.abs(x) >= 0.999) > CLIPPED:
+        wrong.append(f"{u.path} is clipped: {np.mean(np.abs(x) >= 0.999):.0%} of its samples")
+    if len(x) and not np.abs(x).max() > 1e-5:
+        wrong.append(f"{u.path} is silent")
+    return wrong
+
+
+def _twice(found: Iterable[Utterance]) -> list[Problem]:
+    """The same stretch of the same file on two lines; the same file in training and in a test."""
+    found = list(found)
+    places = Counter((u.path, u.offset) for u in found)
+    problems = [Problem(u.line, f"{u.path} stands there twice") for u in found if places[u.path, u.offset] > 1]
+    splits: dict[Path, set[str]] = {}
+    for u in found:
+        splits.setdefault(u.path, set()).add(u.split)
+    return problems + [
+        Problem(u.line, f"{u.path} is in {' and '.join(sorted(splits[u.path]))}")
+        for u in found
+        if len(splits[u.path]) > 1
+    ]

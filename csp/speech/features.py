@@ -1,0 +1,91 @@
+"""What does a recogniser see? The logarithm of the energy in mel bands, 25 ms every 10 ms, by NumPy or by JAX.
+
+A band's energy is floored at 2e-5 of its frame's: below that it is rounding, not sound. So both agree to 1e-5, whatever
+the recording.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+FLOOR = 2e-5
+SILENCE = 1e-9
+_EMPHASIS = 0.97
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel:
+    """`bins` bands of a recording at `rate`; x_..xS -> y_..xTxF with T = frames(S).
+
+    Every frame lies within the recording; the signal is pre-emphasised within each frame, so that a frame depends on
+    its own samples only and a stream gives the same frames as a file.
+    """
+
+    rate: int = 16_000
+    bins: int = 80
+    window: float = 0.025
+    hop: float = 0.010
+
+    @property
+    def size(self) -> int:
+        return round(self.window * self.rate)
+
+    @property
+    def step(self) -> int:
+        return round(self.hop * self.rate)
+
+    def frames(self, samples: Any) -> Any:
+        """How many frames so many samples give."""
+        count = 1 + (samples - self.size) // self.step
+        return count * (count > 0)
+
+    def __call__(self, x: Any, xp: Any = np) -> Any:
+        """The features; `xp` is numpy or jax.numpy."""
+        length = 1 << (self.size - 1).bit_length()
+        steps = self.size // self.step + 1
+        count = int(self.frames(x.shape[-1]))
+        if not count:
+            return xp.zeros((*x.shape[:-1], 0, self.bins), np.float32)
+        frames = self._cut(xp.asarray(x, dtype=np.float32), count, steps, xp)
+        first = frames[..., :1] * (1 - _EMPHASIS)
+        frames = xp.concatenate([first, frames[..., 1:] - np.float32(_EMPHASIS) * frames[..., :-1]], axis=-1)
+        spectrum = xp.fft.rfft(frames * _hann(self.size), length)
+        power = spectrum.real**2 + spectrum.imag**2
+        floor = FLOOR * power.sum(axis=-1, keepdims=True)
+        return xp.log(power @ xp.asarray(bands(self.rate, self.bins, length)) + floor + SILENCE).astype(np.float32)
+
+    def _cut(self, x: Any, count: int, steps: int, xp: Any) -> Any:
+        """x_..xS as overlapping frames_..xTxW: a few shifted copies, no gather."""
+        hops = count + steps - 1
+        missing = hops * self.step - x.shape[-1]
+        x = x[..., : hops * self.step] if missing <= 0 else xp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+        x = x.reshape(*x.shape[:-1], hops, self.step)
+        return xp.concatenate([x[..., i : i + count, :] for i in range(steps)], axis=-1)[..., : self.size]
+
+
+def stack(y: Any, width: int, xp: Any = np) -> Any:
+    """y_..xTxF -> y_..x(T // width)x(width F): neighbours side by side; what does not fill a stack is dropped."""
+    count = y.shape[-2] // width
+    return y[..., : count * width, :].reshape(*y.shape[:-2], count, width * y.shape[-1])
+
+
+def _hann(size: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def bands(rate: int, bins: int, length: int, lowest: float = 20.0) -> np.ndarray:
+    """Triangles on the mel scale, [length // 2 + 1, bins]."""
+    edges = _hertz(np.linspace(_mel(lowest), _mel(rate / 2), bins + 2))
+    at = np.arange(length // 2 + 1)[:, None] * rate / length
+    rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def _mel(hertz: Any) -> Any:
+    return 2595 * np.log10(1 + hertz / 700)
+
+
+def _hertz(mel: Any) -> Any:
+    return 700 * (10 ** (mel / 2595) - 1)
