@@ -1,0 +1,88 @@
+"""A long short-term memory layer whose gradient is one matrix product for all steps, not one for each.
+
+g_t = x_t W + h_{t-1} R + b,  c_t = sigma(f) c_{t-1} + sigma(i) tanh(z),  h_t = sigma(o) tanh(c_t)
+with g = (i, f, z, o). The backward scan finds dL/dg_t only; dL/dR = sum_t h_{t-1}^T dL/dg_t is done after it at once.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+UNROLL = 4
+
+
+class LSTM(nnx.Module):
+    """One layer, forward in time."""
+
+    def __init__(self, width_in: int, width: int, rngs: nnx.Rngs):
+        uniform = jax.nn.initializers.uniform(2 * width**-0.5)
+
+        def start(shape: tuple[int, int]) -> nnx.Param:
+            return nnx.Param(uniform(rngs.params(), shape) - width**-0.5)
+
+        self.input = start((width_in, 4 * width))
+        self.recurrent = start((width, 4 * width))
+        self.bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))
+
+    def __call__(self, x_BxTxD: Array, carry: tuple[Array, Array] | None = None) -> tuple[Array, tuple[Array, Array]]:
+        """h_BxTxH, and the last (h, c)."""
+        width, batch = self.recurrent.shape[0], x_BxTxD.shape[0]
+        dtype = x_BxTxD.dtype
+        if carry is None:
+            carry = (jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype))
+        g_BxTxG = x_BxTxD @ self.input[...].astype(dtype) + self.bias[...].astype(dtype)
+        h_TxBxH, c_TxBxH = recurrence(jnp.swapaxes(g_BxTxG, 0, 1), self.recurrent[...].astype(dtype), *carry)
+        last = (h_TxBxH[-1], c_TxBxH[-1]) if len(h_TxBxH) else carry
+        return jnp.swapaxes(h_TxBxH, 0, 1), last
+
+
+def cell(g_BxG: Array, c_BxH: Array) -> tuple[Array, Array]:
+    """(h, c) of one step from its gates before their nonlinearities."""
+    i, f, z, o = jnp.split(g_BxG, 4, axis=-1)
+    c_BxH = jax.nn.sigmoid(f) * c_BxH + jax.nn.sigmoid(i) * jnp.tanh(z)
+    return jax.nn.sigmoid(o) * jnp.tanh(c_BxH), c_BxH
+
+
+@jax.custom_vjp
+def recurrence(g_TxBxG: Array, r_HxG: Array, h_BxH: Array, c_BxH: Array) -> tuple[Array, Array]:
+    """h_TxBxH and c_TxBxH from what the inputs add to the gates."""
+    return _forward(g_TxBxG, r_HxG, h_BxH, c_BxH)[0]
+
+
+def _forward(g_TxBxG, r_HxG, h_BxH, c_BxH):
+    def step(carry, g_BxG):
+        h, c = carry
+        g_BxG = g_BxG + h @ r_HxG
+        h, c = cell(g_BxG, c)
+        return (h, c), (h, c, g_BxG)
+
+    _, (h_TxBxH, c_TxBxH, gates_TxBxG) = jax.lax.scan(step, (h_BxH, c_BxH), g_TxBxG, unroll=UNROLL)
+    return (h_TxBxH, c_TxBxH), (gates_TxBxG, r_HxG, h_BxH, c_BxH, h_TxBxH, c_TxBxH)
+
+
+def _backward(kept, grads):
+    gates_TxBxG, r_HxG, h_BxH, c_BxH, h_TxBxH, c_TxBxH = kept
+    dh_TxBxH, dc_TxBxH = grads
+    previous_TxBxH = _before(c_BxH, c_TxBxH)
+
+    def step(carry, at):
+        dh, dc = carry
+        dh_t, dc_t, g_BxG, previous = at
+        _, pull = jax.vjp(cell, g_BxG, previous)
+        dg_BxG, dc = pull((dh + dh_t, dc + dc_t))
+        return (dg_BxG @ r_HxG.T, dc), dg_BxG
+
+    start = (jnp.zeros_like(h_BxH), jnp.zeros_like(c_BxH))
+    at = (dh_TxBxH, dc_TxBxH, gates_TxBxG, previous_TxBxH)
+    (dh_BxH, dc_BxH), dg_TxBxG = jax.lax.scan(step, start, at, reverse=True, unroll=UNROLL)
+    dr_HxG = jnp.einsum("tbh,tbg->hg", _before(h_BxH, h_TxBxH), dg_TxBxG)
+    return dg_TxBxG, dr_HxG, dh_BxH, dc_BxH
+
+
+def _before(first_BxH: Array, x_TxBxH: Array) -> Array:
+    """What stood there one step earlier."""
+    return jnp.concatenate([first_BxH[None], x_TxBxH])[:-1]
+
+
+recurrence.defvjp(_forward, _backward)

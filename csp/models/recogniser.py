@@ -1,0 +1,109 @@
+"""What turns features into words: an encoder, and a CTC or a transducer head."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from csp.models.encoders import Conformer, LSTMEncoder
+from csp.models.heads import CTC, Transducer
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The sizes of a recogniser.
+
+    Args:
+      encoder: "lstm" or "conformer".
+      head: "transducer" or "ctc".
+      layers: of the encoder.
+      width: of the encoder.
+      stack: frames of features that stand side by side.
+      reduce_after: the layer after which pairs of frames become one; 0 for none.
+      predictor: width of the transducer's predictor.
+      joint: width of its joint network.
+      heads: of attention.
+      kernel: frames that a Conformer's convolution sees.
+      streaming: a Conformer that sees the past and its own chunk only; LSTMs always stream.
+      chunk: frames of a streaming Conformer's chunk.
+      left: chunks of the past that it sees.
+      ctc_weight: share of a CTC loss on a transducer's encoder, which helps it start.
+      dtype: "float32" or "bfloat16", of what is computed; parameters are float32.
+    """
+
+    encoder: str = "lstm"
+    head: str = "transducer"
+    layers: int = 2
+    width: int = 128
+    stack: int = 4
+    reduce_after: int = 0
+    predictor: int = 128
+    joint: int = 128
+    heads: int = 4
+    kernel: int = 15
+    streaming: bool = True
+    chunk: int = 16
+    left: int = 4
+    ctc_weight: float = 0.3
+    dtype: str = "float32"
+
+
+class Recogniser(nnx.Module):
+    """`encode`, `loss` and the head's decoding; 0 of the vocabulary is the blank."""
+
+    def __init__(self, config: ModelConfig, inputs: int, vocabulary: int, rngs: nnx.Rngs):
+        encoders = {"lstm": LSTMEncoder, "conformer": Conformer}
+        if config.encoder not in encoders or config.head not in ("transducer", "ctc"):
+            raise ValueError(f"model.encoder is 'lstm' or 'conformer', model.head 'transducer' or 'ctc'; not {config}")
+        self.config = config
+        self.encoder = encoders[config.encoder](config, inputs, rngs)
+        self.transducer = Transducer(config, vocabulary, rngs) if config.head == "transducer" else None
+        helped = config.head == "ctc" or config.ctc_weight > 0
+        self.ctc = CTC(config.width, vocabulary, rngs) if helped else None
+
+    def encode(self, y_BxTxF: Array, frames_B: Array) -> tuple[Array, Array]:
+        """h_BxTxD and how many of its frames count."""
+        return self.encoder(y_BxTxF.astype(self.config.dtype), frames_B)
+
+    def loss(self, y_BxTxF: Array, frames_B: Array, labels_BxU: Array, count_B: Array) -> tuple[Array, Array]:
+        """Loss of each utterance, and which utterances have an alignment; that of the others is 0."""
+        h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        if self.transducer is None:
+            assert self.ctc is not None
+            return self.ctc.loss(h_BxTxD, frames_B, labels_BxU, count_B)
+        loss_B, fits_B = self.transducer.loss(h_BxTxD, frames_B, labels_BxU, count_B)
+        if self.ctc is None:
+            return loss_B, fits_B
+        help_B, _ = self.ctc.loss(h_BxTxD, frames_B, labels_BxU, count_B)
+        share = self.config.ctc_weight
+        return (1 - share) * loss_B + share * help_B, fits_B
+
+    def greedy(self, y_BxTxF: Array, frames_B: Array) -> tuple[Array, Array]:
+        """The most probable label at each turn: tokens_BxN, and how many of them count."""
+        h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        head = self.transducer or self.ctc
+        assert head is not None
+        return head.greedy(h_BxTxD, frames_B)
+
+
+def create(config: ModelConfig, inputs: int, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:
+    """(structure, parameters as nested dicts of arrays); see `apply`."""
+    structure, state = nnx.split(Recogniser(config, inputs, vocabulary, nnx.Rngs(seed)), nnx.Param)
+    return structure, nnx.to_pure_dict(state)
+
+
+def apply(structure: nnx.GraphDef, params: Params, method: str, *arguments: Array) -> Any:
+    """A method of the recogniser that has these parameters: "loss", "greedy" or "encode"."""
+    return getattr(nnx.merge(structure, params), method)(*arguments)
+
+
+def abstract(config: ModelConfig, inputs: int, vocabulary: int) -> tuple[nnx.GraphDef, Params]:
+    """As `create`, with shapes in place of arrays."""
+    made = nnx.eval_shape(lambda: Recogniser(config, inputs, vocabulary, nnx.Rngs(0)))
+    structure, state = nnx.split(made, nnx.Param)
+    return structure, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nnx.to_pure_dict(state))
