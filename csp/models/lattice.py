@@ -1,7 +1,7 @@
 """How probable is a transcript, whatever its alignment? The transducer's sum over all paths, and its gradient.
 
-A path through the lattice of T frames and U labels goes right (blank, to the next frame) or up (a label), from (0, 0) to
-(T, U). With alpha(t, u) the log-probability of reaching (t, u) and beta(t, u) that of finishing from there,
+A path through the lattice of T frames and U labels goes right (blank, to the next frame) or up (a label), from (0, 0)
+to (T, U). With alpha(t, u) the log-probability of reaching (t, u) and beta(t, u) that of finishing from there,
 
   log P = beta(0, 0),   d log P / d blank(t, u) = exp(alpha(t, u) + blank(t, u) + beta(t + 1, u) - log P)
 

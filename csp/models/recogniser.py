@@ -83,6 +83,12 @@ class Recogniser(nnx.Module):
         share = self.config.ctc_weight
         return (1 - share) * loss_B + share * help_B, fits_B
 
+    def frame_logits(self, y_BxTxF: Array, frames_B: Array) -> tuple[Array, Array]:
+        """Of the CTC head at each frame, and how many frames count."""
+        h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        assert self.ctc is not None, "a teacher and its pupil need CTC heads: model.ctc_weight > 0"
+        return self.ctc.output(h_BxTxD).astype(jnp.float32), frames_B
+
     def greedy(self, y_BxTxF: Array, frames_B: Array) -> tuple[Array, Array]:
         """The most probable label at each turn: tokens_BxN, and how many of them count."""
         h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)

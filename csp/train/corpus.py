@@ -1,0 +1,199 @@
+"""Recordings in memory, and batches of them in an order that a step's number decides.
+
+A batch is a function of the seed and of its position: a resumed run asks for the position it had reached, and no state
+of an iterator has to be kept. Recordings of like length share a bucket, and a batch is as long as its bucket: little is
+padding, and few shapes are compiled.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from csp.speech import audio, manifest
+from csp.speech.errors import DataError
+from csp.speech.features import LogMel
+from csp.speech.manifest import Utterance
+from csp.speech.tokens import Tokens
+from csp.train.config import Config
+
+log = logging.getLogger("csp")
+AHEAD = 4
+
+
+class Batch(NamedTuple):
+    """x_BxS samples, how many count, labels_BxU, and how many count; an utterance that counts for nothing has 0."""
+
+    x: np.ndarray
+    samples: np.ndarray
+    labels: np.ndarray
+    counts: np.ndarray
+
+
+class Corpus(NamedTuple):
+    """Utterances that can be used, their samples at the model's rate as int16 or as float32, and their labels."""
+
+    utterances: list[Utterance]
+    audio: list[np.ndarray]
+    labels: list[list[int]]
+    dropped: dict[str, int]
+
+    @property
+    def hours(self) -> float:
+        return sum(u.duration or 0 for u in self.utterances) / 3600
+
+    def digest(self) -> str:
+        """Of what is trained on: names, texts and lengths."""
+        said = "\n".join(f"{u.id}\t{u.text}\t{len(x)}" for u, x in zip(self.utterances, self.audio, strict=True))
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def load(where: str, split: str, config: Config, tokens: Tokens, training: bool) -> Corpus:
+    """Reads all recordings of a manifest; what cannot be used is left out, named, and counted."""
+    data, rate = config.data, config.features.rate
+    found = manifest.read(where, split or None)
+    mel = LogMel(rate, config.features.bins, config.features.window, config.features.hop)
+    dropped: dict[str, int] = {}
+    corpus = Corpus([], [], [], dropped)
+    size = 0
+    with ThreadPoolExecutor(4) as pool:
+        for u, x in zip(found, pool.map(lambda u: _read(u, rate), found), strict=True):
+            why = _unusable(u, x, config, mel, tokens, training)
+            if why is not None:
+                dropped[why] = dropped.get(why, 0) + 1
+                log.warning("%s: %s", u.path, x if isinstance(x, DataError) else why)
+                continue
+            assert isinstance(x, np.ndarray)
+            size += x.nbytes
+            if size > data.memory:
+                raise DataError(f"{where} takes more than data.memory {data.memory} bytes: raise it, or train on less")
+            corpus.utterances.append(u._replace(duration=len(x) / rate))
+            corpus.audio.append(x)
+            corpus.labels.append(tokens.encode(u.text) if training else _known(tokens, u.text))
+    broken = dropped.get("unreadable", 0)
+    if broken > data.broken * len(found):
+        raise DataError(
+            f"{where}: {broken} of {len(found)} recordings are unreadable, data.broken allows {data.broken:.0%}"
+        )
+    if not corpus.audio:
+        raise DataError(f"{where}: no recording can be used: {dropped}")
+    return corpus
+
+
+def _read(u: Utterance, rate: int) -> np.ndarray | DataError:
+    """int16, which is what recordings have, takes half the memory of float32."""
+    try:
+        x = audio.read(u.path, rate, u.offset, u.duration)
+    except DataError as error:
+        return error
+    return (np.clip(x, -1, 1) * 32767).astype(np.int16)
+
+
+def _unusable(u: Utterance, x, config: Config, mel: LogMel, tokens: Tokens, training: bool) -> str | None:
+    if isinstance(x, DataError):
+        return "unreadable"
+    if not training:
+        return None
+    seconds, frames = len(x) / config.features.rate, mel.frames(len(x)) // config.model.stack
+    if config.model.reduce_after:
+        frames //= 2
+    if not config.data.shortest <= seconds <= config.data.longest:
+        return "shorter than data.shortest" if seconds < config.data.shortest else "longer than data.longest"
+    if tokens.unknown(u.text):
+        return "characters out of the vocabulary"
+    count = len(tokens.encode(u.text))
+    if not count:
+        return "nothing is said after normalisation"
+    if frames < 1 or (config.model.head == "ctc" and frames < count):
+        return "more labels than frames"
+    return None
+
+
+def _known(tokens: Tokens, text: str) -> list[int]:
+    return [] if tokens.unknown(text) else tokens.encode(text)
+
+
+class Batches:
+    """The batches of a corpus, by position. `shapes` lists the (samples, labels) that they can have."""
+
+    def __init__(self, corpus: Corpus, size: int, buckets: int, seed: int):
+        if len(corpus.audio) < size:
+            raise DataError(f"{len(corpus.audio)} utterances fill no batch of {size}: lower train.batch, or add data")
+        self.corpus, self.size, self.seed = corpus, size, seed
+        lengths = np.array([len(x) for x in corpus.audio])
+        order = np.argsort(lengths, kind="stable")
+        parts = max(1, min(buckets, len(order) // size))
+        self.buckets = [np.sort(part) for part in np.array_split(order, parts)]
+        most = max(map(len, corpus.labels))
+        self.shapes = [(int(lengths[bucket].max()), most) for bucket in self.buckets]
+        self.per_epoch = sum(len(bucket) // size for bucket in self.buckets)
+        self._plan: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
+
+    def at(self, position: int) -> Batch:
+        bucket, rows = self._epoch(position // self.per_epoch)[position % self.per_epoch]
+        samples, labels = self.shapes[bucket]
+        return pad(self.corpus, rows, samples, labels, self.size)
+
+    def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """Every bucket shuffled and cut into batches, all batches shuffled; what fills no batch waits an epoch."""
+        if self._plan[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            batches = []
+            for number, bucket in enumerate(self.buckets):
+                rows = rng.permutation(bucket)[: len(bucket) // self.size * self.size]
+                batches += [(number, part) for part in rows.reshape(-1, self.size)]
+            self._plan = (epoch, [batches[i] for i in rng.permutation(len(batches))])
+        return self._plan[1]
+
+    def from_(self, position: int) -> Iterator[Batch]:
+        """Batch after batch, made ahead by a thread of its own."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(self.at, position + i) for i in range(AHEAD)]
+            try:
+                while True:
+                    position += 1
+                    yield waiting.pop(0).result()
+                    waiting.append(pool.submit(self.at, position + AHEAD - 1))
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Every utterance once, (rows, batch): the shortest first, the last batches padded with nothing."""
+    lengths = np.array([len(x) for x in corpus.audio])
+    order = np.argsort(lengths, kind="stable")
+    most = max(1, *map(len, corpus.labels))
+    for part in np.array_split(order, max(1, min(buckets, len(order) // size))):
+        longest = max(int(lengths[part].max()), 1)
+        for first in range(0, len(part), size):
+            rows = part[first : first + size]
+            yield rows, pad(corpus, rows, longest, most, size)
+
+
+def pad(corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: int, size: int) -> Batch:
+    x, y = np.zeros((size, samples), np.int16), np.zeros((size, labels), np.int32)
+    lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    for i, row in enumerate(rows):
+        lengths[i], counts[i] = len(corpus.audio[row]), len(corpus.labels[row])
+        x[i, : lengths[i]], y[i, : counts[i]] = corpus.audio[row], corpus.labels[row]
+    return Batch(x, lengths, y, counts)
+
+
+def statistics(corpus: Corpus, mel: LogMel, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each bin over some of the corpus, evenly chosen."""
+    chosen = np.linspace(0, len(corpus.audio) - 1, min(most, len(corpus.audio))).astype(int)
+    frames = np.concatenate([mel(corpus.audio[i].astype(np.float32) / 32767) for i in chosen])
+    if not len(frames):
+        raise DataError("no recording is as long as a window of features")
+    return frames.mean(0, dtype=np.float64).astype(np.float32), frames.std(0, dtype=np.float64).astype(
+        np.float32
+    ) + 1e-3
+
+
+def texts(where: str | Path, split: str) -> list[str]:
+    return [u.text for u in manifest.read(where, split or None)]

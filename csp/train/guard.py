@@ -1,0 +1,60 @@
+"""What may interrupt a run? A signal, which lets it finish its step; another process, which must not join it."""
+
+import fcntl
+import os
+import signal
+from pathlib import Path
+from types import FrameType, TracebackType
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has saved what it has."""
+
+
+class Stop:
+    """`asked` is true after the first SIGTERM or SIGINT; the second one ends the process at once.
+
+    Signals are taken within `with`, and given back after it.
+    """
+
+    def __init__(self):
+        self.asked = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+
+
+class Lock:
+    """One process trains in a folder; the lock goes when the process does."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / ".lock", "a+")  # noqa: SIM115 # it is held as long as the run
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise ValueError(f"{folder} is in use by process {owner}: wait for it, or choose another --out") from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()

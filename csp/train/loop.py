@@ -1,0 +1,210 @@
+"""How does a run go? Steps, checkpoints, evaluations, files; and on again from wherever it was stopped."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import csp
+from csp.state import find_state, read_ledger
+from csp.train import checkpoints, corpus, evaluate, modelfile, pruning, step
+from csp.train.config import Config
+from csp.train.data import Prepared
+from csp.train.guard import Stop, Stopped
+from csp.train.logs import Metrics, Progress
+from csp.train.mesh import Placement
+from csp.train.step import TrainState
+
+log = logging.getLogger("csp")
+EVERY = 20  # steps between two looks at the numbers
+
+
+class Diverged(RuntimeError):
+    """Training went wrong more often than it may be retried."""
+
+
+class Stage(NamedTuple):
+    """One model that the run delivers: `steps` from `begin` on, to one target."""
+
+    number: int
+    target: float | None
+    begin: int
+    steps: int
+
+
+class Finished(NamedTuple):
+    stage: Stage
+    params: Any
+    rules: tuple[csp.Rule, ...]
+    refused: int
+
+
+def stages(config: Config) -> list[Stage]:
+    """The steps, shared out evenly over the targets."""
+    targets = pruning.targets_of(config)
+    edges = [config.train.steps * i // len(targets) for i in range(len(targets) + 1)]
+    return [Stage(i, t, edges[i], edges[i + 1] - edges[i]) for i, t in enumerate(targets)]
+
+
+class Run:
+    """Trains in a directory; `out/checkpoints` has all that it needs to go on."""
+
+    def __init__(
+        self, config: Config, out: Path, data: Prepared, stop: Stop, said: dict[str, Any], quiet: bool = False
+    ):
+        self.config, self.out, self.data, self.stop, self.said = config, out, data, stop, said
+        self.folder = out / "checkpoints"
+        structure, self.initial = modelfile.create(config, data.tokens)
+        teacher = modelfile.load(config.train.teacher) if config.train.teacher else None
+        self.setup = modelfile.setup(config, structure, data.mean, data.deviation, teacher)
+        self.batches = corpus.Batches(data.train, config.train.batch, config.data.buckets, config.train.seed)
+        self.decode = evaluate.decoder(self.setup)
+        self.place = Placement(config)
+        self.progress = Progress(config.train.steps, (lambda text: None) if quiet else None)
+        self.best: dict[str, Any] = {}
+
+    def train(self, at: tuple[Path, dict[str, Any]] | None = None):
+        """Yields every stage when it is finished; `at` is the checkpoint to go on from."""
+        begun = at[1]["stage"] if at else 0
+        total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
+        self.metrics = Metrics(self.out / "metrics.jsonl", total)
+        params, position = self.initial, 0
+        for stage in stages(self.config)[begun:]:
+            rules = pruning.rules_of(self.config.sparsity, params, stage.target)
+            tx = step.optimizer(self.config, stage.steps, rules)
+            state = step.start(params, tx, self.config)._replace(position=jnp.array(position, jnp.int32))
+            self.best = {}
+            if at is not None:
+                state = jax.tree.map(jnp.asarray, checkpoints.load(at[0], state))
+                self.best, at = at[1]["best"], None
+            state = self._stage(stage, rules, tx, self.place.state(state))
+            params, position = state.params, int(state.position)
+            yield Finished(stage, self._chosen(stage, state), rules, int(state.refused))
+        self.metrics.close()
+
+    def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
+        take = jax.jit(step.make(self.setup, tx), donate_argnums=0)
+        done = int(state.step)
+        if done == 0:
+            self._save(stage, state)  # the disk can be written, before anything is lost
+        batches = self.batches.from_(int(state.position))
+        clock = time.monotonic()
+        while done < stage.steps:
+            if self.stop.asked:
+                self._save(stage, state)
+                raise Stopped(f"stopped at step {stage.begin + done}")
+            state, info = take(state, self.place.batch(next(batches)))
+            before, done = done, int(state.step)
+            if int(state.streak) >= self.config.train.bad_steps:
+                state = self._back(stage, tx, state)
+                before = done = int(state.step)
+            if done == before:
+                continue
+            if done % EVERY == 0 or done == stage.steps:
+                self._look(stage, rules, state, info, (time.monotonic() - clock) / EVERY)
+                clock = time.monotonic()
+            if self._is_time(done, stage, self.config.train.evaluate_every):
+                done = self._evaluate(stage, rules, state) or done
+            if self._is_time(done, stage, self.config.train.checkpoint_every):
+                self._save(stage, state)
+        batches.close()
+        return state
+
+    def _is_time(self, done: int, stage: Stage, every: int) -> bool:
+        return done >= stage.steps or bool(every and done % every == 0)
+
+    def _save(self, stage: Stage, state: TrainState) -> None:
+        about = self.said | {"stage": stage.number, "best": self.best}
+        number = stage.begin + stage.number + int(state.step)  # a stage's end is not the beginning of the next
+        checkpoints.save(self.folder, number, state, about | {"step": int(state.step)}, self.config.train.keep)
+
+    def _look(
+        self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState, info: step.Info, seconds: float
+    ) -> None:
+        loss, sparsity, violation = float(info.loss), _sparsity(state.params), _violation(rules, state)
+        rate = self.config.train.batch / max(seconds, 1e-9)
+        record = {"step": stage.begin + int(state.step), "stage": stage.number, "loss": loss, "norm": float(info.norm)}
+        record |= {"sparsity": sparsity, "violation": violation, "refused": int(state.refused)}
+        record |= {"unaligned": int(info.unaligned), "position": int(state.position)}
+        self.metrics.write(record | {"wall": {"utterances_per_second": rate, "time": time.time()}})
+        learning = float(step.schedule(self.config, stage.steps)(int(state.step))) * float(state.scale)
+        facts = {"loss": f"{loss:.3f}", "sparsity": f"{sparsity:.1%}", "violation": f"{violation:.3f}"}
+        facts |= {"lr": f"{learning:.1e}", "utt/s": f"{rate:.0f}"}
+        if int(state.refused):
+            facts["refused"] = str(int(state.refused))
+        self.progress.show(record["step"], facts)
+
+    def _evaluate(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
+        """Counts the words that are wrong; the number of steps of the stage if it need not go on."""
+        params = finished(state)
+        found = evaluate.evaluate(self.decode, params, self.data.valid, self.data.tokens)
+        total, rate = stage.begin + int(state.step), found.errors.rate
+        self.metrics.write({"step": total, "stage": stage.number, "valid_wer": rate, "words": found.errors.words})
+        self.progress.interrupt(f"step {total}: {rate:.2%} of {found.errors.words} words wrong (valid)")
+        if not _within_budget(params, rules):
+            return None
+        if rate <= self.best.get("wer", float("inf")):
+            self.best = {"wer": rate, "step": int(state.step), "waited": 0}
+            checkpoints.write(
+                self.out / "checkpoints" / "best.safetensors", params, {"stage": stage.number} | self.best
+            )
+            return None
+        self.best["waited"] += 1
+        patience = self.config.train.patience
+        return stage.steps if patience and self.best["waited"] >= patience else None
+
+    def _chosen(self, stage: Stage, state: TrainState) -> Any:
+        """The parameters with the fewest wrong words among those within the budget, the latest of equals."""
+        if not self.best or self.best["step"] == int(state.step):
+            return finished(state)
+        return checkpoints.load(self.out / "checkpoints" / "best.safetensors", finished(state))
+
+    def _back(self, stage: Stage, tx: Any, state: TrainState) -> TrainState:
+        """The last good checkpoint at half the learning rate, behind the data that went wrong."""
+        retries, position, scale = int(state.retries) + 1, state.position, float(state.scale) / 2
+        where = f"step {stage.begin + int(state.step)}: {int(state.streak)} steps in a row were refused"
+        saved = checkpoints.newest(self.folder)
+        if retries > self.config.train.retries or saved is None or saved[1]["stage"] != stage.number:
+            raise Diverged(f"{where}, {retries - 1} retries did not help: lower train.learning_rate, look at the data")
+        log.warning("%s: back to %s at learning rate x %g", where, saved[0].name, scale)
+        like, refused = jax.eval_shape(lambda: state), state.refused
+        state = self.place.state(jax.tree.map(jnp.asarray, checkpoints.load(saved[0], like)))
+        new = {"position": position, "refused": refused, "streak": jnp.zeros_like(state.streak)}
+        return state._replace(retries=jnp.asarray(retries), scale=jnp.asarray(scale, jnp.float32), **new)
+
+
+def finished(state: TrainState) -> Any:
+    """What would be delivered now: the average, on the support that training has chosen, or the parameters."""
+    if state.average == ():
+        return state.params
+    return jax.tree.map(lambda w, a: jnp.where(w != 0, a, 0), state.params, state.average)
+
+
+def _within_budget(params: Any, rules: tuple[csp.Rule, ...]) -> bool:
+    try:
+        csp.verify(params, *rules) if rules else None
+    except csp.BudgetError:
+        return False
+    return True
+
+
+@jax.jit
+def _zeros(params: Any) -> tuple[jax.Array, jax.Array]:
+    matrices = [w for w in jax.tree.leaves(params) if w.ndim > 1]
+    return sum(jnp.sum(w == 0) for w in matrices), sum(w.size for w in matrices)
+
+
+def _sparsity(params: Any) -> float:
+    zeros, size = _zeros(params)
+    return int(zeros) / max(int(size), 1)
+
+
+def _violation(rules: tuple[csp.Rule, ...], state: TrainState) -> float:
+    """The largest of any tensor: the share of its energy that the projection would cut away."""
+    found = find_state(state.optimizer) if rules else None
+    notes = [] if found is None else read_ledger(found)
+    return max((float(np.asarray(note.violation)) for note in notes), default=0.0)

@@ -1,0 +1,92 @@
+"""A finished recogniser as one file: its weights, what normalises its features, and all that is needed to run it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import csp
+from csp import formats, models
+from csp.models.recogniser import ModelConfig, abstract
+from csp.speech import tokens as tokens_
+from csp.speech.features import LogMel
+from csp.speech.tokens import Tokens
+from csp.train import pruning
+from csp.train.config import Config, Data, Decode, Features, as_plain, build
+from csp.train.step import Setup
+
+KIND = "recogniser"
+
+
+class Model(NamedTuple):
+    setup: Setup
+    params: Any
+    tokens: Tokens
+
+
+def save(
+    path: Path,
+    setup: Setup,
+    params: Any,
+    tokens: Tokens,
+    rules: tuple[csp.Rule, ...] = (),
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the model, and reads it back before it counts as written."""
+    config = setup.config
+    tree = {"model": params, "features": {"mean": setup.mean, "deviation": setup.deviation}}
+    prefixed = [dataclasses.replace(rule, pattern=f"model/(?:{rule.pattern})") for rule in rules]
+    said = {
+        "kind": KIND,
+        "model": as_plain(config.model),
+        "features": as_plain(config.features),
+        "decode": as_plain(config.decode),
+        "tokens": tokens.as_json(),
+    }
+    method = pruning.method_of(config.sparsity, config.train.steps) if rules else None
+    formats.save(
+        path,
+        jax.tree.map(np.asarray, tree),
+        config.decode.codec,
+        said,
+        values=None if config.decode.values == "f32" else config.decode.values,
+        rules=prefixed,
+        method=method,
+        about=about,
+        overwrite=True,
+    )
+    return path
+
+
+def load(path: str | Path) -> Model:
+    """The model of a file, its weights dense in memory."""
+    with formats.open(path) as file:
+        said = file.manifest.config
+    if not isinstance(said, dict) or said.get("kind") != KIND:
+        raise ValueError(f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds")
+    config = Config(
+        data=Data(synth="digits", masks=()),
+        features=build(Features, said["features"], "features."),
+        model=build(ModelConfig, said["model"], "model."),
+        decode=build(Decode, said["decode"], "decode."),
+    )
+    tokens = tokens_.from_json(said["tokens"])
+    structure, like = abstract(config.model, config.features.bins, tokens.size)
+    bins = jax.ShapeDtypeStruct((config.features.bins,), jnp.float32)
+    tree, _ = formats.load(path, like={"model": like, "features": {"mean": bins, "deviation": bins}})
+    found = tree["features"]
+    return Model(setup(config, structure, found["mean"], found["deviation"]), tree["model"], tokens)
+
+
+def setup(config: Config, structure: Any, mean: Any, deviation: Any, teacher: Model | None = None) -> Setup:
+    f = config.features
+    mel = LogMel(f.rate, f.bins, f.window, f.hop)
+    taught = None if teacher is None else (teacher.setup.structure, jax.tree.map(jnp.asarray, teacher.params))
+    return Setup(config, structure, mel, jnp.asarray(mean), jnp.asarray(deviation), taught)
+
+
+def create(config: Config, tokens: Tokens) -> tuple[Any, Any]:
+    return models.create(config.model, config.features.bins, tokens.size, config.train.seed)

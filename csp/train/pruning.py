@@ -1,0 +1,99 @@
+"""How does a config name what is pruned? One visible table of words for each of the five questions."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import csp
+from csp import budgets, methods, metrics, rules, structures
+from csp.methods import Method
+from csp.structures import Structure
+from csp.train.config import Config, ConfigError, Sparsity
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "compressed_sensing": methods.compressed_sensing,
+    "gradual": methods.gradual,
+    "one_shot": methods.one_shot,
+    "ste": methods.ste,
+    "set": methods.set_,
+    "rigl": methods.rigl,
+    "granet": methods.granet,
+    "acdc": methods.acdc,
+    "str": methods.str_,
+    "movement": methods.movement,
+    "static": methods.static,
+    "random": methods.random,
+}
+METRICS: dict[str, Callable[[], metrics.Metric]] = {
+    "magnitude": metrics.magnitude,
+    "adam": metrics.adam,
+    "fisher": metrics.fisher,
+    "taylor": metrics.taylor,
+    "movement": metrics.movement,
+}
+BUDGETS = {"uniform": budgets.uniform, "erk": budgets.erk, "global": budgets.global_, "lamp": budgets.lamp}
+ITERATES = {"dual": methods.dual, "trimmed": methods.trimmed, "ista": methods.ista}
+
+
+def structure(said: str) -> Structure:
+    """ "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4", "rank"."""
+    plain = {
+        "entries": structures.entries,
+        "rows": structures.rows,
+        "columns": structures.columns,
+        "rank": structures.rank,
+    }
+    if said in plain:
+        return plain[said]()
+    if found := re.fullmatch(r"(\d+):(\d+)", said):
+        return structures.n_of_m(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"blocks (\d+)x(\d+)", said):
+        return structures.blocks(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"heads (\d+)", said):
+        return structures.heads(int(found[1]))
+    raise ConfigError(f"structure {said!r} is none of entries, N:M, blocks PxQ, rows, columns, heads N, rank")
+
+
+def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp.Rule, ...]:
+    """The config's rules, then one for every other matrix that is worth pruning."""
+    if sparsity.method == "dense" or (target is None and not _fixed(sparsity.structure) and not sparsity.rules):
+        return ()
+    given = [
+        csp.Rule(
+            r.pattern, structure(r.structure) if r.structure else None, _named(METRICS, r.metric, "metric")(), r.target
+        )
+        for r in sparsity.rules
+    ]
+    if target is None and not _fixed(sparsity.structure):
+        return tuple(given)
+    found = structure(sparsity.structure)
+    spared = rules.default_rules(params, 0.5)
+    metric, budget = _named(METRICS, sparsity.metric, "metric")(), _named(BUDGETS, sparsity.budget, "budget")()
+    share = None if _fixed(sparsity.structure) else target
+    return (*given, *spared[:-1], csp.Rule(spared[-1].pattern, found, metric, share, budget))
+
+
+def method_of(sparsity: Sparsity, steps: int) -> Method:
+    make = _named(METHODS, sparsity.method, "method")
+    options = dict(sparsity.options)
+    try:
+        if "iterate" in options:
+            options["iterate"] = _named(ITERATES, options["iterate"], "iterate")(**options.pop("iterate_options", {}))
+        return make(steps, **options)
+    except TypeError as error:
+        raise ConfigError(f"sparsity.options of {sparsity.method}: {str(error).split(') ')[-1]}") from None
+
+
+def targets_of(config: Config) -> list[float | None]:
+    """One target for each model that the run delivers, in order."""
+    return list(config.sparsity.targets) or [config.sparsity.target]
+
+
+def _fixed(said: str) -> bool:
+    return ":" in said
+
+
+def _named(table: dict[str, Any], name: str, what: str) -> Any:
+    if name not in table:
+        raise ConfigError(f"sparsity.{what} {name!r} is none of {', '.join(table)}")
+    return table[name]
