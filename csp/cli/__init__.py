@@ -1,30 +1,51 @@
 """The command line: `csp COMMAND`, one file a command.
 
-A command module has a one-line docstring, `arguments(parser)` and `run(options) -> exit code`. Exit codes: 0 done, 1
-checked and found wanting, 2 misused, 4 data, 5 damaged or hostile file, 7 input or output.
+A command module has `arguments(parser)` and `run(options) -> exit code`; only the one that is asked for is imported.
+Exit codes: 0 done, 1 checked and found wanting, 2 misused, 4 data, 5 damaged or hostile file, 6 diverged, 7 input or
+output, 75 stopped early, can be resumed.
 """
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("inspect", "verify", "convert")
+COMMANDS = {
+    "train": "train a sparse recogniser from a config",
+    "prune": "make a trained model sparse, with or without more training",
+    "eval": "count the words that a model gets wrong",
+    "export": "write the model of a run's newest checkpoint",
+    "transcribe": "print what is said in recordings",
+    "sweep": "train a grid of sparsities, methods and seeds",
+    "plot": "draw runs: words wrong against size, and how they were trained",
+    "data": "check a manifest, or speak a corpus",
+    "inspect": "show what is in a model file, or in a folder of them",
+    "verify": "check every byte of a model file",
+    "convert": "write a model file in another codec",
+}
+_OVERRIDDEN = ("train", "sweep", "prune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = given[0] if given and given[0] in COMMANDS else None
     parser = argparse.ArgumentParser(prog="csp", description="Sparse speech models, in small files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {name: importlib.import_module(f"csp.cli.{name}") for name in COMMANDS}
-    for name, module in modules.items():
-        line = (module.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(name, help=line, description=module.__doc__)
+    for other, line in COMMANDS.items():
+        command = commands.add_parser(other, help=line, description=line)
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
         command.add_argument("--debug", action="store_true", help="print the traceback of an error")
-        module.arguments(command)
-    options = parser.parse_args(arguments)
+        if other == name:
+            module = importlib.import_module(f"csp.cli.{name}")
+            command.description = module.__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.arguments(command)
+    options, rest = parser.parse_known_args(given)
+    options.overrides = _overrides(parser, options.command, rest)
+    logging.basicConfig(level=logging.WARNING, format=f"csp {options.command}: %(message)s", stream=sys.stderr)
     try:
-        return modules[options.command].run(options)
+        return module.run(options)
     except Exception as error:
         if options.debug:
             raise
@@ -35,12 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def _overrides(parser: argparse.ArgumentParser, command: str, rest: Sequence[str]) -> list[tuple[str, str]]:
+    """--section.key VALUE or --section.key=VALUE, for commands that read a config."""
+    found, left = [], list(rest)
+    while left:
+        key, equals, value = left.pop(0).partition("=")
+        if command not in _OVERRIDDEN or not key.startswith("--") or "." not in key or not (equals or left):
+            parser.error(f"{key} is no argument of csp {command}: csp {command} --help")
+        found.append((key[2:], value if equals else left.pop(0)))
+    return found
+
+
 def _code(error: Exception) -> int | None:
     """None: a defect of csp itself, whose traceback somebody should see."""
     from csp.formats import FormatError
 
     if isinstance(error, FormatError):
         return 5
+    by_name = {"DataError": 4, "ConfigError": 2, "Diverged": 6, "Stopped": 75, "BudgetError": 2}
+    if type(error).__name__ in by_name:
+        return by_name[type(error).__name__]
     if isinstance(error, FileExistsError | FileNotFoundError | ValueError | KeyError):
         return 2
     return 7 if isinstance(error, OSError) else None

@@ -9,14 +9,13 @@ import numpy as np
 _RETRIEVE, _UTF8, _CHARACTERS = 2, 1, 1  # AUDIO_OUTPUT_SYNCHRONOUS, espeakCHARS_UTF8, POS_CHARACTER
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
-_SPEAKERS = (
+VOICES = (
     *("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
     *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Michael", "Mike"),
     *("adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward"),
     *("grandma", "grandpa", "ian", "john", "linda", "marcelo", "max", "michel", "pablo", "paul", "pedro"),
-    *("quincy", "rob", "robert", "sandro", "shelby", "steph", "travis", "victor", "zac"),
-)  # without the whispering, croaking and robotic ones
-VOICES = tuple(f"{_ACCENTS[i % len(_ACCENTS)]}+{speaker}" for i, speaker in enumerate(_SPEAKERS))
+    *("quincy", "rob", "robert", "sandro", "shelby", "steph", "travis", "victor"),
+)  # without the whispering, croaking, robotic and cartoon ones
 
 
 def open_() -> Callable:
@@ -38,10 +37,11 @@ def open_() -> Callable:
 
     def say(text: str, voice: str, style) -> tuple[np.ndarray, int]:
         blocks.clear()
-        if library.espeak_SetVoiceByName(voice.encode()):
-            raise RuntimeError(f"espeak-ng has no voice {voice!r}")
+        name = f"{_ACCENTS[int(style.accent * len(_ACCENTS))]}+{voice}"
+        if library.espeak_SetVoiceByName(name.encode()):
+            raise RuntimeError(f"espeak-ng has no voice {name!r}")
         library.espeak_SetParameter(_RATE, int(125 + 90 * style.speed), 0)
-        library.espeak_SetParameter(_PITCH, int(30 + 40 * style.pitch), 0)
+        library.espeak_SetParameter(_PITCH, int(25 + 50 * style.pitch), 0)
         library.espeak_SetParameter(_RANGE, int(30 + 50 * style.range), 0)
         said = text.lower().encode()
         library.espeak_Synth(said, len(said) + 1, 0, _CHARACTERS, 0, _UTF8, None, None)

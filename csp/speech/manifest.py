@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from csp.formats import writing
 from csp.speech.errors import DataError
 
 SHOWN = 5  # problems that one error line names
@@ -86,7 +87,7 @@ def write(path: Path, utterances: Iterable[Utterance]) -> None:
     for u in utterances:
         at = u.path.relative_to(path.parent) if u.path.is_relative_to(path.parent) else u.path
         lines.append("\t".join([u.split, u.id, u.speaker, f"{u.duration or 0:.3f}", str(at), u.text]))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    writing.atomically(path, [("\n".join(lines) + "\n").encode()], overwrite=True)
 
 
 def _decode(raw: bytes) -> tuple[str, list[Problem]]:

@@ -72,10 +72,7 @@ def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
             text, style = GRAMMARS[grammar](rng), Style.draw(rng)
             x, own = voice_of(text, voice, style)
             x = audio.resample(_trim(x), own, rate) if own != rate else _trim(x)
-            x = np.concatenate(
-                [np.zeros(int(rate * gap), np.float32) for gap in (style.before,)]
-                + [x, np.zeros(int(rate * style.after), np.float32)]
-            )
+            x = np.pad(x, (int(rate * style.before), int(rate * style.after)))
             x = x * (style.gain / max(np.abs(x).max(), 1e-6)) + rng.normal(scale=_NOISE, size=len(x))
             path = out / order.split / f"{number:05d}.flac"
             audio.write(path, x, rate)
@@ -87,6 +84,7 @@ def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
 class Style(NamedTuple):
     """How one sentence is spoken; each value between 0 and 1 but the last three."""
 
+    accent: float
     speed: float
     pitch: float
     range: float
@@ -96,7 +94,7 @@ class Style(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
-        return cls(*rng.uniform(0, 1, 3), rng.uniform(0.2, 0.9), *rng.uniform(0.02, 0.2, 2))
+        return cls(*rng.uniform(0, 1, 4), rng.uniform(0.2, 0.9), *rng.uniform(0.02, 0.2, 2))
 
 
 def _orders(count: int, voices: tuple[str, ...]) -> list[Order]:

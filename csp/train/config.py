@@ -92,6 +92,7 @@ class Train:
       spike: a loss this many times the usual is not followed.
       bad_steps: so many refused steps in a row bring the last checkpoint back, at half the learning rate.
       retries: how often they may, before training gives up.
+      init: a model file to start from, with its vocabulary and normalisation.
       teacher: a model file whose frame by frame labels are followed too.
       teacher_weight: how much.
       devices: over which a batch is split; 0 for all.
@@ -114,6 +115,7 @@ class Train:
     spike: float = 20.0
     bad_steps: int = 10
     retries: int = 3
+    init: str = ""
     teacher: str = ""
     teacher_weight: float = 0.5
     devices: int = 1

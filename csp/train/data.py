@@ -1,5 +1,6 @@
 """Which data does a config mean? Corpora, a vocabulary, and what normalises features."""
 
+import json
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +10,12 @@ import numpy as np
 from csp.speech import synth, tokens
 from csp.speech.features import LogMel
 from csp.speech.tokens import Normaliser, Tokens
-from csp.train import corpus
+from csp.train import corpus, modelfile
 from csp.train.config import Config, ConfigError
 from csp.train.corpus import Corpus
 
 log = logging.getLogger("csp")
+INPUTS = "inputs.json"  # of the run directory: what a model file needs beside its weights
 
 
 class Prepared(NamedTuple):
@@ -36,9 +38,19 @@ def prepare(config: Config, out: Path) -> Prepared:
             log.warning("espeakng-loader is not installed: the voices are a few formants (pip install 'csp-jax[demo]')")
         where = str(synth.speak(out / "corpus", data.synth, data.count, f.rate, config.train.seed))
     texts = corpus.texts(where, data.train_split)
-    vocabulary = tokens.learn(data.tokens, texts, Normaliser(data.upper, data.keep), data.pieces)
+    first = modelfile.load(config.train.init) if config.train.init else None
+    vocabulary = first.tokens if first else tokens.learn(data.tokens, texts, _normaliser(config), data.pieces)
     train = corpus.load(where, data.train_split, config, vocabulary, training=True)
     valid = corpus.load(data.valid or where, data.valid_split, config, vocabulary, training=False)
     test = corpus.load(data.test or where, data.test_split, config, vocabulary, training=False)
-    mean, deviation = corpus.statistics(train, LogMel(f.rate, f.bins, f.window, f.hop))
+    if first is not None:
+        mean, deviation = np.asarray(first.setup.mean), np.asarray(first.setup.deviation)
+    else:
+        mean, deviation = corpus.statistics(train, LogMel(f.rate, f.bins, f.window, f.hop))
+    inputs = {"tokens": vocabulary.as_json(), "mean": mean.tolist(), "deviation": deviation.tolist()}
+    (out / INPUTS).write_text(json.dumps(inputs, ensure_ascii=False) + "\n", encoding="utf-8")
     return Prepared(train, valid, test, vocabulary, mean, deviation)
+
+
+def _normaliser(config: Config) -> Normaliser:
+    return Normaliser(config.data.upper, config.data.keep)

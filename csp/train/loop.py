@@ -59,6 +59,8 @@ class Run:
         self.config, self.out, self.data, self.stop, self.said = config, out, data, stop, said
         self.folder = out / "checkpoints"
         structure, self.initial = modelfile.create(config, data.tokens)
+        if config.train.init:
+            self.initial = modelfile.initial(config, self.initial)
         teacher = modelfile.load(config.train.teacher) if config.train.teacher else None
         self.setup = modelfile.setup(config, structure, data.mean, data.deviation, teacher)
         self.batches = corpus.Batches(data.train, config.train.batch, config.data.buckets, config.train.seed)

@@ -90,3 +90,13 @@ def setup(config: Config, structure: Any, mean: Any, deviation: Any, teacher: Mo
 
 def create(config: Config, tokens: Tokens) -> tuple[Any, Any]:
     return models.create(config.model, config.features.bins, tokens.size, config.train.seed)
+
+
+def initial(config: Config, fresh: Any) -> Any:
+    """The parameters of `train.init`, which must be of the model that the config describes."""
+    found = load(config.train.init)
+    if found.setup.config.model != config.model or found.setup.config.features != config.features:
+        raise ValueError(
+            f"train.init {config.train.init} is another model than the config's: copy its [model], [features]"
+        )
+    return jax.tree.map(lambda new, old: jnp.asarray(old, new.dtype), fresh, found.params)

@@ -1,0 +1,57 @@
+"""Checks a manifest, or speaks a corpus.
+
+csp data check manifest.tsv --rate 16000 --longest 20
+csp data synth runs/voices --grammar digits --count 2000
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="check|synth")
+    check = kinds.add_parser("check", help="open every recording, and say everything that is wrong")
+    check.add_argument("manifest", type=Path, help="TSV, JSON lines (ours, NeMo's, Lhotse's), or a LibriSpeech folder")
+    check.add_argument("--rate", type=int, help="samples a second that the model wants")
+    check.add_argument("--longest", type=float, help="seconds")
+    check.add_argument("--model", type=Path, help="a model file whose vocabulary the transcripts must have")
+    check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
+    synth = kinds.add_parser("synth", help="speak a corpus in synthetic voices")
+    synth.add_argument("out", type=Path, metavar="DIR")
+    synth.add_argument("--grammar", default="digits", choices=("digits", "commands"))
+    synth.add_argument("--count", type=int, default=2000, help="utterances of the training split")
+    synth.add_argument("--rate", type=int, default=16_000, help="samples a second")
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    return _check(options) if options.what == "check" else _synth(options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from csp.speech import check
+
+    tokens = None
+    if options.model:
+        from csp.train import modelfile
+
+        tokens = modelfile.load(options.model).tokens
+    found, problems = check.check(options.manifest, options.rate, options.longest, tokens)
+    if options.json:
+        print(json.dumps({"utterances": len(found), "problems": [p._asdict() for p in problems]}))
+    else:
+        print("\n".join(map(str, problems)), end="\n" if problems else "")
+        print(f"{options.manifest}: {len(found)} utterances, {len(problems) or 'no'} problems")
+    return 1 if problems else 0
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from csp.speech import synth
+
+    if options.count < 1:
+        raise ValueError(f"--count {options.count} must be positive")
+    path = synth.speak(options.out, options.grammar, options.count, options.rate, options.seed)
+    print(json.dumps({"manifest": str(path)}) if options.json else path)
+    return 0

@@ -1,0 +1,38 @@
+"""Makes a trained model sparse: at once, or with more training by a config.
+
+csp prune model.safetensors --sparsity 0.8 -o small.safetensors
+csp prune model.safetensors --structure 12:128 --config configs/digits.toml --out-run runs/pruned
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from csp.cli.tables import amount
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that csp trained")
+    parser.add_argument("--sparsity", type=float, metavar="S", help="the share of zeros, between 0 and 1")
+    parser.add_argument("--structure", default="entries", help='"entries", "12:128", "blocks 16x1", ...')
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write, without training")
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="train on by this config")
+    parser.add_argument("--out-run", type=Path, metavar="DIR", help="the run directory of that training")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def run(options: argparse.Namespace) -> int:
+    from csp.train import export, session
+
+    if (options.config is None) == (options.out is None):
+        raise ValueError("give -o FILE to prune at once, or --config CONFIG to train on")
+    if options.config is not None:
+        target = [("sparsity.target", str(options.sparsity))] if options.sparsity is not None else []
+        start = [("train.init", str(options.model)), ("sparsity.structure", options.structure), *target]
+        found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
+        path, size, wer = found["file"], found["bytes"], f", {found['wer']:.2%} of the words wrong"
+    else:
+        found = export.prune(options.model, options.out, options.sparsity, options.structure, options.overwrite)
+        path, size, wer = options.out, found["bytes"], ""
+    print(json.dumps(found) if options.json else f"{path}: {amount(size)}{wer}")
+    return 0

@@ -1,0 +1,51 @@
+"""Trains a grid of sparsities, methods, structures and seeds; stopped, it goes on where it was.
+
+csp sweep configs/digits.toml --out runs/grid --sparsity 0.5,0.75,0.9 --method compressed_sensing,gradual --seeds 0,1,2
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from csp.cli.tables import table
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see configs/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a directory for all runs")
+    parser.add_argument("--sparsity", default="", help="targets, such as 0.5,0.75,0.9")
+    parser.add_argument("--method", default="", help="methods, such as compressed_sensing,gradual,dense")
+    parser.add_argument("--structure", default="", help="structures, such as entries,12:128")
+    parser.add_argument("--seeds", default="", help="such as 0,1,2")
+
+
+def run(options: argparse.Namespace) -> int:
+    from csp.train import sweep
+
+    named = {
+        "sparsity.method": options.method,
+        "sparsity.structure": options.structure,
+        "sparsity.target": options.sparsity,
+        "train.seed": options.seeds,
+    }
+    grid = {key: [value.strip() for value in given.split(",")] for key, given in named.items() if given}
+    records = sweep.sweep(options.config, options.out, grid, options.overrides, options.json)
+    if options.json:
+        print(json.dumps(records))
+        return 0
+    head = ["method", "structure", "sparsity", "seed", "WER", "95 %", "bytes"]
+    rows = [
+        [
+            record["method"],
+            record["structure"],
+            f"{record['sparsity']:.1%}",
+            str(record["seed"]),
+            f"{record['wer']:.2%}",
+            f"{record['wer_low']:.2%}-{record['wer_high']:.2%}",
+            f"{record['bytes']:,}",
+        ]
+        for record in records
+    ]
+    print(table(head, rows, right=(2, 3, 4, 5, 6)))
+    print(f"\n{options.out}/results.json has them all; csp plot {options.out} draws them")
+    return 0

@@ -1,0 +1,54 @@
+"""Trains a sparse recogniser from a config, and delivers it as a file with a report.
+
+  csp train configs/digits.toml
+  csp train configs/digits.toml --out runs/a --sparsity.structure 6:128 --train.seed 1
+  csp train --resume --out runs/a
+
+Any key of the config can be replaced: --section.key VALUE. Ctrl-C finishes the step, saves, and exits with 75.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from csp.cli.tables import table
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="a TOML file; see configs/")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; runs/NAME by default")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run directory")
+    parser.add_argument("--strict", action="store_true", help="a damaged checkpoint is an error")
+
+
+def run(options: argparse.Namespace) -> int:
+    from csp.train import guard, report, session
+
+    try:
+        found = session.train(
+            options.config,
+            options.out,
+            options.overrides,
+            resume=options.resume,
+            strict=options.strict,
+            quiet=options.json,
+        )
+    except guard.Stopped as stopped:
+        where = f" --out {options.out}" if options.out else ""
+        raise guard.Stopped(f"{stopped}; go on with: csp train {options.config or ''}{where} --resume") from None
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    head, *rows = report.table(found["models"])
+    out = options.out or Path("runs") / found["name"]
+    print(table(head, rows, right=range(1, len(head))))
+    print(f"\n{out}/report.md has more. What next:")
+    print(f"  csp inspect {out / found['file']}")
+    print(f"  csp transcribe {out / found['file']} {_example(out)}")
+    print(f"  csp train {options.config or out / 'config.toml'} --out {out}-smaller --sparsity.structure 6:128")
+    return 0
+
+
+def _example(out: Path) -> str:
+    recordings = sorted((out / "corpus" / "test").glob("*.flac"))
+    return str(recordings[0]) if recordings else "AUDIO..."

@@ -1,0 +1,123 @@
+"""What does a run look like? Three pictures: quality against size, training, and the density of every layer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csp import formats
+from csp.train import logs
+
+_COLOURS = ("#0b6e99", "#d95f02", "#2b8a3e", "#9c36b5", "#c92a2a", "#495057", "#e8a400", "#5c7cfa")
+
+
+class Finished(NamedTuple):
+    folder: Path
+    report: dict[str, Any]
+
+
+def find(folders: Sequence[Path]) -> list[Finished]:
+    """The finished runs in these folders and right below them."""
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: name a run directory")
+        places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+        reports = [path / "report.json" for path in places if (path / "report.json").exists()]
+        found += [Finished(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in reports]
+    if not found:
+        raise ValueError(f"{folders[0]} holds no finished run: a run that was stopped goes on with csp train --resume")
+    return found
+
+
+def draw(runs: Sequence[Finished], out: Path) -> list[Path]:
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError("drawing needs matplotlib: pip install 'csp-jax[speech]'") from None
+    matplotlib.use("Agg")
+    return [
+        _quality(runs, out / "quality.png"),
+        _training(runs, out / "training.png"),
+        _layers(runs[-1], out / "layers.png"),
+    ]
+
+
+def _style(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def _figure(columns: int, height: float = 3.8) -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(4.8 * columns, height), layout="constrained", squeeze=False)
+    return figure, axes[0]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
+    return path
+
+
+def _quality(runs: Sequence[Finished], path: Path) -> Path:
+    """Words wrong with their intervals, against bytes and against sparsity; a colour for each method."""
+    models = [model for run in runs for model in run.report["models"]]
+    figure, (by_size, by_share) = _figure(2)
+    for colour, method in zip(_COLOURS * 4, sorted({model["method"] for model in models}), strict=False):
+        mine = [model for model in models if model["method"] == method]
+        y = np.array([100 * model["wer"] for model in mine])
+        error = np.array([[100 * (m["wer"] - m["wer_low"]), 100 * (m["wer_high"] - m["wer"])] for m in mine]).T
+        share = [0.0 if method == "dense" else 100 * (1 - m["pruned_density"]) for m in mine]
+        for axes, x in ((by_size, [m["bytes"] / 1e3 for m in mine]), (by_share, share)):
+            axes.errorbar(x, y, np.maximum(error, 0), fmt="o", color=colour, capsize=2, markersize=5, label=method)
+    _style(by_size, "Words wrong against the size of the file", "kB", "WER, %")
+    _style(by_share, "Words wrong against sparsity", "zeros in pruned matrices, %", "WER, %")
+    by_size.set_xscale("log")
+    for axes in (by_size, by_share):
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def _training(runs: Sequence[Finished], path: Path) -> Path:
+    figure, (loss, sparsity, valid) = _figure(3)
+    for colour, run in zip(_COLOURS * 8, runs, strict=False):
+        records = logs.records(run.folder / "metrics.jsonl")
+        steps = [r for r in records if "loss" in r]
+        heard = [r for r in records if "valid_wer" in r]
+        loss.plot(
+            [r["step"] for r in steps], [r["loss"] for r in steps], color=colour, linewidth=1, label=run.folder.name
+        )
+        sparsity.plot([r["step"] for r in steps], [100 * r["sparsity"] for r in steps], color=colour, linewidth=1.5)
+        valid.plot([r["step"] for r in heard], [100 * r["valid_wer"] for r in heard], "o-", color=colour, markersize=4)
+    _style(loss, "Loss for each label", "step", "nats")
+    _style(sparsity, "Zeros in matrices", "step", "%")
+    _style(valid, "Words wrong, validation", "step", "WER, %")
+    loss.set_yscale("log")
+    valid.set_ylim(bottom=0)
+    loss.legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _layers(run: Finished, path: Path) -> Path:
+    """A bar for each matrix: how much of it is not zero, and how many bytes it takes."""
+    rows = [row for row in formats.inspect(run.folder / run.report["file"])["tensors"] if len(row["shape"]) > 1]
+    names = [row["name"].removeprefix("model/") for row in rows]
+    figure, (dense, size) = _figure(2, 1.2 + 0.28 * len(rows))
+    dense.barh(names, [100 * row["density"] for row in rows], color=_COLOURS[0])
+    size.barh(names, [row["bytes"] / 1e3 for row in rows], color=_COLOURS[1])
+    _style(dense, f"Density of each matrix, {run.folder.name}", "% not zero", "")
+    _style(size, "Bytes of each matrix", "kB", "")
+    for axes in (dense, size):
+        axes.invert_yaxis()
+    size.set_yticklabels([])
+    return _save(figure, path)

@@ -1,0 +1,149 @@
+"""How is a run begun, gone on with, and finished? A directory, its config, its models, its report."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from csp import formats
+from csp.train import checkpoints, evaluate, modelfile, report
+from csp.train.config import Config, ConfigError, as_plain, as_toml, read
+from csp.train.data import prepare
+from csp.train.guard import Lock, Stop, Stopped
+from csp.train.loop import Finished, Run, stages
+
+log = logging.getLogger("csp")
+_MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "data.memory", "name")
+
+
+def train(
+    config_path: str | Path | None,
+    out: str | Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    resume: bool = False,
+    strict: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Trains what a config says, and returns its report; Stopped if a signal ends it before.
+
+    Args:
+      config_path: a TOML file; with `resume`, the run directory's own by default.
+      out: the run directory; runs/NAME by default.
+      overrides: ("sparsity.target", "0.95"), ... in place of what the file says.
+      resume: go on from the newest checkpoint, if there is one.
+      strict: a damaged checkpoint is an error, not a reason to use the one before.
+      quiet: show no progress.
+    """
+    if config_path is None:
+        if not (resume and out is not None):
+            raise ConfigError("name a config, such as configs/digits.toml; or --resume with --out DIR")
+        config_path = Path(out) / "config.toml"
+    config = read(config_path, overrides)
+    out = Path(out) if out is not None else Path("runs") / config.name
+    with Lock(out), Stop() as stop:
+        _claim(out, config, resume, [key for key, _ in overrides])
+        data = prepare(config, out)
+        at = checkpoints.newest(out / "checkpoints", strict) if resume else None
+        said = {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
+        _same(at, said, [key for key, _ in overrides])
+        if stop.asked:
+            raise Stopped("stopped before the first step")
+        return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
+
+
+def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> dict[str, Any]:
+    rows = list(at[1]["rows"]) if at else []
+    run.said["rows"] = rows
+    last = stages(run.config)[-1]
+    for done in run.train(at):
+        name = "model" if done.stage == last else f"model-{done.stage.number}-{done.stage.target or 0:g}"
+        rows.append(_deliver(run, done, run.out / f"{name}.safetensors"))
+    return report.write(run.out, run.config, rows, run.data, time.monotonic() - began)
+
+
+def _deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
+    """Writes a model, opens it again, and has that one recognise the test."""
+    target = done.stage.target
+    about = {"family": run.said["family"], "target": target}
+    modelfile.save(path, run.setup, done.params, run.data.tokens, done.rules, about)
+    model = modelfile.load(path)
+    found = evaluate.evaluate(run.decode, model.params, run.data.test, run.data.tokens).summary()
+    files = formats.inspect(path)
+    weights = [row for row in files["tensors"] if row["structure"]]
+    return {
+        "file": path.name,
+        "target": target,
+        "structure": run.config.sparsity.structure if done.rules else "dense",
+        "method": run.config.sparsity.method if done.rules else "dense",
+        "density": _density(done.params),
+        "pruned_density": sum(r["nonzero"] for r in weights) / max(sum(r["size"] for r in weights), 1),
+        "parameters": sum(row["size"] for row in files["tensors"]),
+        "bytes": files["bytes"],
+        "dense_bytes": 4 * sum(row["size"] for row in files["tensors"]),
+        "steps": done.stage.steps,
+        "refused": done.refused,
+        "valid_wer": run.best.get("wer"),
+    } | found
+
+
+def _density(params: Any) -> float:
+    leaves = jax.tree.leaves(params)
+    return float(sum(int((w != 0).sum()) for w in leaves) / sum(w.size for w in leaves))
+
+
+def _claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None:
+    """The directory is empty, or a run of this very config that shall go on."""
+    path = out / "config.toml"
+    if not path.exists():
+        path.write_text(as_toml(config), encoding="utf-8")
+        return
+    if not resume:
+        raise ConfigError(f"{out} holds a run: --resume goes on with it, --out DIR begins another")
+    before = tomllib.loads(path.read_text(encoding="utf-8"))
+    after = tomllib.loads(as_toml(config))
+    changed = [key for key in _different(before, after) if not key.startswith(_MAY_CHANGE) and key not in named]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{out} was begun with another {', '.join(changed[:4])}: begin another with --out DIR, or say --{key} VALUE"
+        )
+    path.write_text(as_toml(config), encoding="utf-8")
+
+
+def _different(a: Mapping[str, Any], b: Mapping[str, Any], where: str = "") -> list[str]:
+    keys = []
+    for key in sorted({*a, *b}):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping) and not where:
+            keys += _different(left, right, f"{key}.")
+        elif left != right:
+            keys.append(f"{where}{key}")
+    return keys
+
+
+def _same(at: tuple[Path, dict[str, Any]] | None, said: dict[str, Any], named: Sequence[str]) -> None:
+    if at is None:
+        return
+    if at[1]["data"] != said["data"] and not any(key.startswith("data.") for key in named):
+        raise ConfigError(
+            f"{at[0]} was trained on other recordings or transcripts: restore them, or name data.train anew"
+        )
+    if at[1]["machine"] != said["machine"]:
+        log.warning("resuming on %s what was begun on %s: not bit for bit the same", said["machine"], at[1]["machine"])
+
+
+def _machine() -> str:
+    return f"jax {jax.__version__}, {jax.device_count()} {jax.devices()[0].device_kind}"
+
+
+def _family(config: Config) -> str:
+    plain = as_plain(dataclasses.replace(config, name=""))
+    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=8).hexdigest()

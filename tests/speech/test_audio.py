@@ -1,0 +1,112 @@
+"""FAULTS 42-48: recordings that are none, that lie about themselves, or that are of a kind nobody should send."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from csp.speech import audio
+from csp.speech.errors import DataError
+
+RATE = 16_000
+
+
+def tone(seconds=0.5, rate=RATE) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "close"),
+    [("a.wav", "PCM_16", 1e-4), ("a.wav", "FLOAT", 1e-7), ("a.flac", "PCM_16", 1e-4), ("a.ogg", "VORBIS", 0.2)],
+)
+def test_common_formats_are_read(name, subtype, close, tmp_path):
+    soundfile.write(tmp_path / name, tone(), RATE, subtype=subtype)
+    x = audio.read(tmp_path / name)
+    assert x.dtype == np.float32
+    assert len(x) == len(tone())
+    assert np.abs(x - tone()).max() < close
+    assert audio.describe(tmp_path / name) == (RATE, 1, len(tone()))
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("a.ogg", "OPUS"), ("a.mp3", "MPEG_LAYER_III")])
+def test_compressed_speech_keeps_its_pitch(name, subtype, tmp_path):
+    format_ = "MP3" if name.endswith("mp3") else "OGG"
+    soundfile.write(tmp_path / name, tone(1.0), RATE, subtype=subtype, format=format_)
+    x = audio.read(tmp_path / name, RATE)
+    assert abs(np.argmax(np.abs(np.fft.rfft(x))) * RATE / len(x) - 440) < 2
+
+
+def test_channels_are_averaged_and_rates_converted(tmp_path):
+    stereo = np.stack([tone(), -0.5 * tone()], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype="FLOAT")
+    assert np.allclose(audio.read(tmp_path / "a.wav"), 0.25 * tone(), atol=1e-6)
+    x = audio.read(tmp_path / "a.wav", 8000)
+    assert abs(len(x) - len(tone()) // 2) <= 1
+    assert abs(np.argmax(np.abs(np.fft.rfft(x))) * 8000 / len(x) - 440) < 3
+
+
+def test_a_part_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, subtype="FLOAT")
+    assert np.array_equal(audio.read(tmp_path / "a.wav", offset=0.1, duration=0.2), tone()[1600:4800])
+    with pytest.raises(DataError, match=r"a.wav ends 0.50 s before the 1.0 s"):  # FAULTS 44
+        audio.read(tmp_path / "a.wav", duration=1.0)
+    with pytest.raises(DataError, match="its offset lies behind its end"):
+        audio.read(tmp_path / "a.wav", offset=3.0)
+
+
+@pytest.mark.parametrize("raw", [b"", b"hello", b"<html></html>", b"RIFF\x24\x00\x00\x00WAVE", b"fLaC" + bytes(50)])
+def test_what_is_no_recording_is_named(raw, tmp_path):
+    """FAULTS 42."""
+    (tmp_path / "bad.wav").write_bytes(raw)
+    with pytest.raises(DataError, match=r"bad.wav (is no recording|has 0|is )"):
+        audio.read(tmp_path / "bad.wav")
+    with pytest.raises(DataError, match=r"missing\.wav is no file"):
+        audio.read(tmp_path / "missing.wav")
+
+
+def test_a_header_is_not_believed(tmp_path):
+    """FAULTS 43: a header of four gigabytes before a second of sound."""
+    path = tmp_path / "liar.wav"
+    soundfile.write(path, tone(), RATE, subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"data") + 4
+    raw[at : at + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    path.write_bytes(raw)
+    assert len(audio.read(path)) <= len(tone()) + 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_what_is_no_sound_is_refused(bad, tmp_path):
+    """FAULTS 46."""
+    x = tone()
+    x[100] = bad
+    soundfile.write(tmp_path / "a.wav", x, RATE, subtype="FLOAT")
+    with pytest.raises(DataError, match="it is no sound"):
+        audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [1, 1000, 2**31 - 1])
+def test_rates_are_checked_before_resampling(rate, tmp_path):
+    """FAULTS 47."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), RATE, subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    raw[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"samples a second: csp reads|is no recording"):
+        audio.read(path, RATE)
+
+
+@pytest.mark.parametrize(
+    ("format_", "subtype"), [("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("AU", "PCM_16"), ("MAT4", "PCM_16")]
+)
+def test_rare_codecs_are_refused(format_, subtype, tmp_path):
+    """FAULTS 48."""
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, format=format_, subtype=subtype)
+    with pytest.raises(DataError, match=f"is {format_} {subtype}: convert it"):
+        audio.read(tmp_path / "a.wav")
+
+
+def test_no_samples_are_no_samples(tmp_path):
+    """FAULTS 45."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(0, np.float32), RATE)
+    assert audio.read(tmp_path / "a.wav", 8000).shape == (0,)
