@@ -1,5 +1,6 @@
 """How does a run go? Steps, checkpoints, evaluations, files; and on again from wherever it was stopped."""
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -73,20 +74,19 @@ class Run:
         """Yields every stage when it is finished; `at` is the checkpoint to go on from."""
         begun = at[1]["stage"] if at else 0
         total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
-        self.metrics = Metrics(self.out / "metrics.jsonl", total)
-        params, position = self.initial, 0
-        for stage in stages(self.config)[begun:]:
-            rules = pruning.rules_of(self.config.sparsity, params, stage.target)
-            tx = step.optimizer(self.config, stage.steps, rules)
-            state = step.start(params, tx, self.config)._replace(position=jnp.array(position, jnp.int32))
-            self.best = {}
-            if at is not None:
-                state = jax.tree.map(jnp.asarray, checkpoints.load(at[0], state))
-                self.best, at = at[1]["best"], None
-            state = self._stage(stage, rules, tx, self.place.state(state))
-            params, position = state.params, int(state.position)
-            yield Finished(stage, self._chosen(stage, state), rules, int(state.refused))
-        self.metrics.close()
+        with contextlib.closing(Metrics(self.out / "metrics.jsonl", total)) as self.metrics:
+            params, position = self.initial, 0
+            for stage in stages(self.config)[begun:]:
+                rules = pruning.rules_of(self.config.sparsity, params, stage.target)
+                tx = step.optimizer(self.config, stage.steps, rules)
+                state = step.start(params, tx, self.config)._replace(position=jnp.array(position, jnp.int32))
+                self.best = {}
+                if at is not None:
+                    state = jax.tree.map(jnp.asarray, checkpoints.load(at[0], state))
+                    self.best, at = at[1]["best"], None
+                state = self._stage(stage, rules, tx, self.place.state(state))
+                params, position = state.params, int(state.position)
+                yield Finished(stage, self._chosen(stage, state), rules, int(state.refused))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
         take = jax.jit(step.make(self.setup, tx), donate_argnums=0)

@@ -1,0 +1,126 @@
+"""Batches: a position decides, an epoch has everything once, what is left out is counted (FAULTS 24, 42, 45)."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from csp.speech import audio, tokens
+from csp.speech.errors import DataError
+from csp.train import config, corpus, data
+
+
+@pytest.fixture
+def read(recipe):
+    return config.read(recipe)
+
+
+@pytest.fixture
+def loaded(read, corpus):
+    vocabulary = tokens.learn("words", ["ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE"])
+    return vocabulary, load(read, str(corpus), vocabulary)
+
+
+def load(read, where, vocabulary, training=True):
+    return corpus.load(where, "train", read, vocabulary, training)
+
+
+def test_a_position_decides_its_batch(loaded):
+    _, found = loaded
+    batches = corpus.Batches(found, 4, 2, seed=3)
+    again = corpus.Batches(found, 4, 2, seed=3).from_(5)
+    for position in range(5, 5 + 3 * batches.per_epoch):
+        for a, b in zip(batches.at(position), next(again), strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_an_epoch_has_every_utterance_once_and_no_two_are_alike(loaded):
+    _, found = loaded
+    batches = corpus.Batches(found, 4, 2, seed=3)
+    epochs = []
+    for epoch in range(2):
+        rows = np.concatenate([rows for _, rows in batches._epoch(epoch)])
+        assert len(set(rows)) == len(rows) == 4 * batches.per_epoch
+        epochs.append(rows.tolist())
+    assert epochs[0] != epochs[1]
+
+
+def test_padding_is_bounded_by_the_bucket(loaded):
+    _, found = loaded
+    batches = corpus.Batches(found, 4, 3, seed=0)
+    lengths = sorted(len(x) for x in found.audio)
+    shapes = {batches.at(i).x.shape[1] for i in range(batches.per_epoch)}
+    assert shapes <= {lengths[7], lengths[15], lengths[23]}
+
+
+def test_in_order_meets_every_utterance_once(loaded):
+    _, found = loaded
+    seen = [int(row) for rows, _ in corpus.in_order(found, 5) for row in rows]
+    assert sorted(seen) == list(range(24))
+
+
+def test_too_few_for_a_batch(loaded):
+    with pytest.raises(DataError, match=r"24 utterances fill no batch of 25: lower train\.batch"):
+        corpus.Batches(loaded[1], 25, 1, 0)
+
+
+def put(folder, *rows):
+    (folder / "m.tsv").write_text("path\ttext\tsplit\n" + "".join(f"{row}\ttrain\n" for row in rows))
+    return str(folder / "m.tsv")
+
+
+def test_what_cannot_be_used_is_left_out_named_and_counted(tmp_path, loaded, read, caplog):
+    vocabulary, _ = loaded
+    noise = 0.1 * np.random.default_rng(0).normal(size=8000 * 3)
+    for name, size in {"good": 8000, "short": 100, "long": 24_000, "few": 900}.items():
+        audio.write(tmp_path / f"{name}.wav", noise[:size], 8000)
+    (tmp_path / "page.wav").write_text("<html>")
+    tight = dataclasses.replace(read, data=dataclasses.replace(read.data, longest=2.0, broken=0.5, shortest=0.05))
+    tight = dataclasses.replace(tight, model=dataclasses.replace(tight.model, head="ctc"))
+    rows = [
+        "good.wav\tONE",
+        "short.wav\tONE",
+        "long.wav\tONE",
+        "few.wav\tONE TWO ONE TWO",
+        "good.wav\tUNKNOWN",
+        "page.wav\tONE",
+    ]
+    where = put(tmp_path, *[f"{row}" for row in rows])
+    lines = (tmp_path / "m.tsv").read_text().splitlines()
+    lines = [lines[0] + "\tid"] + [f"{line}\t{i}" for i, line in enumerate(lines[1:])]
+    (tmp_path / "m.tsv").write_text("\n".join(lines) + "\n")
+    with caplog.at_level(logging.WARNING, "csp"):
+        found = load(tight, where, vocabulary)
+    assert [u.path.name for u in found.utterances] == ["good.wav"]
+    assert found.dropped == {
+        "shorter than data.shortest": 1,
+        "longer than data.longest": 1,
+        "more labels than frames": 1,
+        "characters out of the vocabulary": 1,
+        "unreadable": 1,
+    }
+    assert "page.wav is no recording" in caplog.text
+    with pytest.raises(DataError, match=r"1 of 6 recordings are unreadable, data.broken allows 1%"):
+        load(dataclasses.replace(tight, data=dataclasses.replace(tight.data, broken=0.01)), where, vocabulary)
+
+
+def test_nothing_left_is_an_error(tmp_path, loaded, read):
+    audio.write(tmp_path / "short.wav", np.zeros(10, np.float32), 8000)
+    with pytest.raises(DataError, match="no recording can be used"):
+        load(read, put(tmp_path, "short.wav\tONE"), loaded[0])
+
+
+def test_memory_is_bounded(loaded, read, corpus):
+    small = dataclasses.replace(read, data=dataclasses.replace(read.data, memory=1000))
+    with pytest.raises(DataError, match=r"takes more than data\.memory 1000 bytes"):
+        load(small, str(corpus), loaded[0])
+
+
+def test_preparing_learns_words_and_normalises(read, tmp_path):
+    found = data.prepare(read, tmp_path)
+    assert found.tokens.kind == "words"
+    assert found.tokens.size == 11
+    assert len(found.valid.utterances) == 2
+    assert (tmp_path / data.INPUTS).exists()
+    assert found.mean.shape == found.deviation.shape == (8,)
