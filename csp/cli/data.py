@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="check|synth")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="check|synth|connect")
     check = kinds.add_parser("check", help="open every recording, and say everything that is wrong")
     check.add_argument("manifest", type=Path, help="TSV, JSON lines (ours, NeMo's, Lhotse's), or a LibriSpeech folder")
     check.add_argument("--rate", type=int, help="samples a second that the model wants")
@@ -24,10 +24,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     synth.add_argument("--rate", type=int, default=16_000, help="samples a second")
     synth.add_argument("--seed", type=int, default=0)
     synth.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
+    connect = kinds.add_parser("connect", help="make sentences of recordings of single words")
+    connect.add_argument("manifest", type=Path, help="of single words, with speakers and splits")
+    connect.add_argument("out", type=Path, metavar="DIR")
+    for split, count in (("train", 3000), ("valid", 300), ("test", 600)):
+        connect.add_argument(f"--{split}", type=int, default=count, help=f"sentences; default: {count}")
+    connect.add_argument("--rate", type=int, default=8000, help="samples a second")
+    connect.add_argument("--seed", type=int, default=0)
+    connect.add_argument("--held-out", default="", metavar="SPEAKER", help="test on this speaker, train on the others")
+    connect.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
-    return _check(options) if options.what == "check" else _synth(options)
+    return {"check": _check, "synth": _synth, "connect": _connect}[options.what](options)
+
+
+def _connect(options: argparse.Namespace) -> int:
+    from csp.speech import connect
+
+    counts = {"train": options.train, "valid": options.valid, "test": options.test}
+    path = connect.connect(
+        options.manifest, options.out, counts, rate=options.rate, seed=options.seed, held_out=options.held_out
+    )
+    print(json.dumps({"manifest": str(path)}) if options.json else path)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

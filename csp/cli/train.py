@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         raise guard.Stopped(f"{stopped}; go on with: csp train {options.config or ''}{where} --resume") from None
     if options.json:
         print(json.dumps(found))
+    if options.json or not found["models"]:  # only the first of several processes has a report
         return 0
     head, *rows = report.table(found["models"])
     out = options.out or Path("runs") / found["name"]

@@ -97,6 +97,7 @@ class Train:
       teacher_weight: how much.
       devices: over which a batch is split; 0 for all.
       shard: split large parameters over the devices too.
+      distributed: this is one of several processes, see `csp.train.mesh.join`.
     """
 
     steps: int = 2000
@@ -120,6 +121,7 @@ class Train:
     teacher_weight: float = 0.5
     devices: int = 1
     shard: bool = False
+    distributed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from csp.formats import writing
 from csp.speech import synth, tokens
 from csp.speech.features import LogMel
 from csp.speech.tokens import Normaliser, Tokens
-from csp.train import corpus, modelfile
+from csp.train import corpus, mesh, modelfile
 from csp.train.config import Config, ConfigError
 from csp.train.corpus import Corpus
 
@@ -36,7 +37,11 @@ def prepare(config: Config, out: Path) -> Prepared:
             raise ConfigError(f"data.synth {data.synth!r} is none of {', '.join(synth.GRAMMARS)}")
         if not synth.has_voices():
             log.warning("espeakng-loader is not installed: the voices are a few formants (pip install 'csp-jax[demo]')")
-        where = str(synth.speak(out / "corpus", data.synth, data.count, f.rate, config.train.seed))
+        order = (out / "corpus", data.synth, data.count, f.rate, config.train.seed)
+        if mesh.is_first():
+            synth.speak(*order)
+        mesh.after_the_first("spoken")
+        where = str(synth.speak(*order))  # it is there
     texts = corpus.texts(where, data.train_split)
     first = modelfile.load(config.train.init) if config.train.init else None
     vocabulary = first.tokens if first else tokens.learn(data.tokens, texts, _normaliser(config), data.pieces)
@@ -48,7 +53,9 @@ def prepare(config: Config, out: Path) -> Prepared:
     else:
         mean, deviation = corpus.statistics(train, LogMel(f.rate, f.bins, f.window, f.hop))
     inputs = {"tokens": vocabulary.as_json(), "mean": mean.tolist(), "deviation": deviation.tolist()}
-    (out / INPUTS).write_text(json.dumps(inputs, ensure_ascii=False) + "\n", encoding="utf-8")
+    if mesh.is_first():
+        text = json.dumps(inputs, ensure_ascii=False) + "\n"
+        writing.atomically(out / INPUTS, [text.encode("utf-8")], overwrite=True)
     return Prepared(train, valid, test, vocabulary, mean, deviation)
 
 

@@ -14,7 +14,7 @@ class Metrics:
     def __init__(self, path: Path, step: int):
         self.path = path
         kept = []
-        if path.exists():
+        if path.is_file():
             lines = path.read_text().splitlines()
             kept = [line for line in lines if _step(line) is not None and _step(line) <= step]  # type: ignore[operator]
         path.write_text("".join(line + "\n" for line in kept))

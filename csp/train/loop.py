@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 import csp
 from csp.state import find_state, read_ledger
-from csp.train import checkpoints, corpus, evaluate, modelfile, pruning, step
+from csp.train import checkpoints, corpus, evaluate, mesh, modelfile, pruning, step
 from csp.train.config import Config
 from csp.train.data import Prepared
 from csp.train.guard import Stop, Stopped
@@ -67,14 +68,14 @@ class Run:
         self.batches = corpus.Batches(data.train, config.train.batch, config.data.buckets, config.train.seed)
         self.decode = evaluate.decoder(self.setup)
         self.place = Placement(config)
-        self.progress = Progress(config.train.steps, (lambda text: None) if quiet else None)
+        self.progress = Progress(config.train.steps, (lambda text: None) if quiet or not mesh.is_first() else None)
         self.best: dict[str, Any] = {}
 
     def train(self, at: tuple[Path, dict[str, Any]] | None = None):
         """Yields every stage when it is finished; `at` is the checkpoint to go on from."""
         begun = at[1]["stage"] if at else 0
         total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
-        with contextlib.closing(Metrics(self.out / "metrics.jsonl", total)) as self.metrics:
+        with contextlib.closing(Metrics(_metrics(self.out), total)) as self.metrics:
             params, position = self.initial, 0
             for stage in stages(self.config)[begun:]:
                 rules = pruning.rules_of(self.config.sparsity, params, stage.target)
@@ -85,18 +86,18 @@ class Run:
                     state = jax.tree.map(jnp.asarray, checkpoints.load(at[0], state))
                     self.best, at = at[1]["best"], None
                 state = self._stage(stage, rules, tx, self.place.state(state))
-                params, position = state.params, int(state.position)
+                params, position = mesh.local(state.params), int(state.position)
                 yield Finished(stage, self._chosen(stage, state), rules, int(state.refused))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
-        take = jax.jit(step.make(self.setup, tx), donate_argnums=0)
+        take = self.place.compiled(step.make(self.setup, tx), state)
         done = int(state.step)
         if done == 0:
             self._save(stage, state)  # the disk can be written, before anything is lost
         batches = self.batches.from_(int(state.position))
         clock = time.monotonic()
         while done < stage.steps:
-            if self.stop.asked:
+            if self._asked(done):
                 self._save(stage, state)
                 raise Stopped(f"stopped at step {stage.begin + done}")
             state, info = take(state, self.place.batch(next(batches)))
@@ -116,18 +117,26 @@ class Run:
         batches.close()
         return state
 
+    def _asked(self, done: int) -> bool:
+        """Several processes agree now and then; one alone need not."""
+        if jax.process_count() == 1:
+            return self.stop.asked
+        return done % EVERY == 0 and self.place.any(self.stop.asked)
+
     def _is_time(self, done: int, stage: Stage, every: int) -> bool:
         return done >= stage.steps or bool(every and done % every == 0)
 
     def _save(self, stage: Stage, state: TrainState) -> None:
         about = self.said | {"stage": stage.number, "best": self.best}
         number = stage.begin + stage.number + int(state.step)  # a stage's end is not the beginning of the next
-        checkpoints.save(self.folder, number, state, about | {"step": int(state.step)}, self.config.train.keep)
+        state = mesh.local(state)
+        if mesh.is_first():
+            checkpoints.save(self.folder, number, state, about | {"step": int(state.step)}, self.config.train.keep)
 
     def _look(
         self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState, info: step.Info, seconds: float
     ) -> None:
-        loss, sparsity, violation = float(info.loss), _sparsity(state.params), _violation(rules, state)
+        loss, sparsity, violation = float(info.loss), float(_sparsity(state.params)), _violation(rules, state)
         rate = self.config.train.batch / max(seconds, 1e-9)
         record = {"step": stage.begin + int(state.step), "stage": stage.number, "loss": loss, "norm": float(info.norm)}
         record |= {"sparsity": sparsity, "violation": violation, "refused": int(state.refused)}
@@ -142,7 +151,7 @@ class Run:
 
     def _evaluate(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
         """Counts the words that are wrong; the number of steps of the stage if it need not go on."""
-        params = finished(state)
+        params = mesh.local(finished(state))
         found = evaluate.evaluate(self.decode, params, self.data.valid, self.data.tokens)
         total, rate = stage.begin + int(state.step), found.errors.rate
         self.metrics.write({"step": total, "stage": stage.number, "valid_wer": rate, "words": found.errors.words})
@@ -162,8 +171,8 @@ class Run:
     def _chosen(self, stage: Stage, state: TrainState) -> Any:
         """The parameters with the fewest wrong words among those within the budget, the latest of equals."""
         if not self.best or self.best["step"] == int(state.step):
-            return finished(state)
-        return checkpoints.load(self.out / "checkpoints" / "best.safetensors", finished(state))
+            return mesh.local(finished(state))
+        return checkpoints.load(self.folder / "best.safetensors", finished(state))
 
     def _back(self, stage: Stage, tx: Any, state: TrainState) -> TrainState:
         """The last good checkpoint at half the learning rate, behind the data that went wrong."""
@@ -177,6 +186,11 @@ class Run:
         state = self.place.state(jax.tree.map(jnp.asarray, checkpoints.load(saved[0], like)))
         new = {"position": position, "refused": refused, "streak": jnp.zeros_like(state.streak)}
         return state._replace(retries=jnp.asarray(retries), scale=jnp.asarray(scale, jnp.float32), **new)
+
+
+def _metrics(out: Path) -> Path:
+    """The first process's; what the others write nobody reads."""
+    return out / "metrics.jsonl" if mesh.is_first() else Path(os.devnull)
 
 
 def finished(state: TrainState) -> Any:
@@ -195,14 +209,10 @@ def _within_budget(params: Any, rules: tuple[csp.Rule, ...]) -> bool:
 
 
 @jax.jit
-def _zeros(params: Any) -> tuple[jax.Array, jax.Array]:
+def _sparsity(params: Any) -> jax.Array:
+    """The share of zeros in matrices."""
     matrices = [w for w in jax.tree.leaves(params) if w.ndim > 1]
-    return sum(jnp.sum(w == 0) for w in matrices), sum(w.size for w in matrices)
-
-
-def _sparsity(params: Any) -> float:
-    zeros, size = _zeros(params)
-    return int(zeros) / max(int(size), 1)
+    return sum(jnp.sum(w == 0) for w in matrices) / sum(w.size for w in matrices)
 
 
 def _violation(rules: tuple[csp.Rule, ...], state: TrainState) -> float:

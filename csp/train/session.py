@@ -1,5 +1,6 @@
 """How is a run begun, gone on with, and finished? A directory, its config, its models, its report."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 
 from csp import formats
-from csp.train import checkpoints, evaluate, modelfile, report
+from csp.train import checkpoints, evaluate, mesh, modelfile, report
 from csp.train.config import Config, ConfigError, as_plain, as_toml, read
 from csp.train.data import prepare
 from csp.train.guard import Lock, Stop, Stopped
@@ -48,8 +49,11 @@ def train(
         config_path = Path(out) / "config.toml"
     config = read(config_path, overrides)
     out = Path(out) if out is not None else Path("runs") / config.name
-    with Lock(out), Stop() as stop:
-        _claim(out, config, resume, [key for key, _ in overrides])
+    if config.train.distributed:
+        mesh.join()
+    with Lock(out) if mesh.is_first() else contextlib.nullcontext(), Stop() as stop:
+        if mesh.is_first():
+            _claim(out, config, resume, [key for key, _ in overrides])
         data = prepare(config, out)
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
         said = {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
@@ -65,12 +69,14 @@ def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> di
     last = stages(run.config)[-1]
     for done in run.train(at):
         name = "model" if done.stage == last else f"model-{done.stage.number}-{done.stage.target or 0:g}"
-        rows.append(_deliver(run, done, run.out / f"{name}.safetensors"))
+        rows.append(_deliver(run, done, run.out / f"{name}.safetensors") if mesh.is_first() else {})
+    if not mesh.is_first():
+        return {"name": run.config.name, "models": []}
     return report.write(run.out, run.config, rows, run.data, time.monotonic() - began)
 
 
 def _deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
-    """Writes a model, opens it again, and has that one recognise the test."""
+    """Writes a model, opens it again, and has that one recognise the test; one process does."""
     target = done.stage.target
     about = {"family": run.said["family"], "target": target}
     modelfile.save(path, run.setup, done.params, run.data.tokens, done.rules, about)

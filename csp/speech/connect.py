@@ -1,0 +1,101 @@
+"""Sentences from single words: recordings of one speaker, one after the other, with pauses of the room's own noise.
+
+Recordings never change splits, so that what a test hears was never heard in training; where there is no validation
+split, a tenth of the training recordings becomes one.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from csp.speech import audio, manifest
+from csp.speech.errors import DataError
+from csp.speech.manifest import Utterance
+
+FADE = 0.005  # seconds
+PAUSE = (0.03, 0.35)
+LEVEL = 4.0  # decibels up or down
+
+
+def connect(
+    source: Path,
+    out: Path,
+    counts: dict[str, int],
+    words: tuple[int, int] = (3, 7),
+    rate: int = 8000,
+    seed: int = 0,
+    held_out: str = "",
+) -> Path:
+    """Writes `counts[split]` sentences of `words` words each, and their manifest.
+
+    Args:
+      source: a manifest of single words with speakers and splits.
+      out: a folder for the sentences.
+      counts: of each split.
+      words: fewest and most of a sentence.
+      rate: samples a second.
+      seed: of everything random.
+      held_out: a speaker whose recordings are for the test, and nobody else's are.
+    """
+    if (out / "manifest.tsv").exists():
+        return out / "manifest.tsv"
+    pools = _pools(manifest.read(source), counts, held_out)
+    rng, found = np.random.default_rng(seed), []
+    for split, count in counts.items():
+        if not pools[split]:
+            raise DataError(f"{source} has no recordings for split {split!r}")
+        (out / split).mkdir(parents=True, exist_ok=True)
+        speakers = sorted(pools[split])
+        for number in range(count):
+            speaker = speakers[number % len(speakers)]
+            pool = pools[split][speaker]
+            chosen = [pool[i] for i in rng.integers(len(pool), size=rng.integers(words[0], words[1] + 1))]
+            x = _joined([audio.read(u.path, rate) for u in chosen], rate, rng)
+            path = out / split / f"{number:05d}.flac"
+            audio.write(path, x, rate)
+            text = " ".join(u.text for u in chosen)
+            found.append(Utterance(path, text, f"{split}-{number:05d}", speaker, split, duration=len(x) / rate))
+    manifest.write(out / "manifest.tsv", found)
+    return out / "manifest.tsv"
+
+
+def _pools(found: list[Utterance], counts: dict[str, int], held_out: str) -> dict[str, dict[str, list[Utterance]]]:
+    """split -> speaker -> recordings."""
+    pools: dict[str, dict[str, list[Utterance]]] = {split: defaultdict(list) for split in counts}
+    carve = "valid" in counts and not any(u.split == "valid" for u in found)
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    for u in found:
+        split = u.split or "train"
+        if held_out:
+            split = "test" if u.speaker == held_out else "train"
+        if carve and split == "train":
+            seen[u.speaker, u.text] += 1
+            split = "valid" if seen[u.speaker, u.text] % 10 == 0 else "train"
+        if split in pools:
+            pools[split][u.speaker].append(u)
+    return pools
+
+
+def _joined(parts: list[np.ndarray], rate: int, rng: np.random.Generator) -> np.ndarray:
+    floor = float(np.median([_floor(x, rate) for x in parts]))
+    pieces = []
+    for x in parts:
+        pieces += [rng.normal(0, floor, int(rate * rng.uniform(*PAUSE))), _faded(x, rate)]
+    pieces.append(rng.normal(0, floor, int(rate * rng.uniform(*PAUSE))))
+    return np.concatenate(pieces).astype(np.float32) * 10 ** (rng.uniform(-LEVEL, LEVEL) / 20)
+
+
+def _faded(x: np.ndarray, rate: int) -> np.ndarray:
+    n = min(int(FADE * rate), len(x) // 2)
+    ramp = np.ones(len(x), np.float32)
+    ramp[:n], ramp[len(x) - n :] = np.linspace(0, 1, n), np.linspace(1, 0, n)
+    return x * ramp
+
+
+def _floor(x: np.ndarray, rate: int) -> float:
+    """The loudness of the quietest hundredths of a second."""
+    step = rate // 100
+    frames = x[: len(x) // step * step].reshape(-1, step)
+    quiet = np.quantile(np.sqrt((frames**2).mean(axis=1)), 0.05) if len(frames) else 0.0
+    return float(np.clip(quiet, 1e-4, 3e-3))

@@ -1,0 +1,102 @@
+"""The same run on several devices, and in several processes: the masks bit for bit, losses to a tolerance."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import RECIPE
+
+from csp.train import checkpoints, logs, session
+
+OPTIONS = ["--train.steps", "6", "--train.checkpoint_every", "3", "--train.evaluate_every", "0"]
+CODE = "import csp.cli, sys; sys.exit(csp.cli.main(sys.argv[1:]))"
+
+
+@pytest.fixture(scope="module")
+def recipe_file(corpus, tmp_path_factory):
+    path = tmp_path_factory.mktemp("several") / "tiny.toml"
+    path.write_text(RECIPE.format(corpus=json.dumps(str(corpus))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(recipe_file):
+    out = recipe_file.parent / "alone"
+    session.train(recipe_file, out, list(zip([o[2:] for o in OPTIONS[::2]], OPTIONS[1::2], strict=True)), quiet=True)
+    return out
+
+
+def start(recipe, out, devices, *more, **environment):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    command = [
+        sys.executable,
+        "-c",
+        CODE,
+        "train",
+        str(recipe),
+        "--out",
+        str(out),
+        *OPTIONS,
+        "--train.devices",
+        "0",
+        *more,
+    ]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def ended(process):
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+
+
+def alike(a, b):
+    """Supports bit for bit, weights and losses to a tolerance."""
+    left, right = (checkpoints._read(checkpoints.newest(out / "checkpoints")[0])[0] for out in (a, b))
+    assert left.keys() == right.keys()
+    for name in left:
+        if name.startswith("params/"):
+            assert np.array_equal(left[name] != 0, right[name] != 0), name
+            assert np.allclose(left[name], right[name], rtol=1e-3, atol=1e-5), name
+    losses = [[r["loss"] for r in logs.records(out / "metrics.jsonl") if "loss" in r] for out in (a, b)]
+    assert losses[0]
+    assert np.allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_four_devices_prune_as_one(shard, recipe_file, alone, tmp_path):
+    ended(start(recipe_file, tmp_path / "run", 4, "--train.shard", shard))
+    alike(alone, tmp_path / "run")
+
+
+def test_two_processes_prune_as_one(recipe_file, alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"CSP_COORDINATOR": address, "CSP_PROCESSES": "2"}
+    both = [
+        start(recipe_file, tmp_path / "run", 1, "--train.distributed", "true", CSP_PROCESS=str(i), **environment)
+        for i in range(2)
+    ]
+    for process in both:
+        ended(process)
+    alike(alone, tmp_path / "run")
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_checkpoint_of_four_devices_resumes_on_one(recipe_file, alone, tmp_path):
+    out = tmp_path / "run"
+    ended(start(recipe_file, out, 4, "--train.steps", "6"))
+    checkpoints.found(out / "checkpoints")[-1].path.unlink()  # back to step 3
+    named = [(o[2:], v) for o, v in zip(OPTIONS[::2], OPTIONS[1::2], strict=True)]
+    session.train(recipe_file, out, [*named, ("train.devices", "1")], resume=True, quiet=True)
+    alike(alone, out)
