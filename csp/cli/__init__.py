@@ -30,18 +30,19 @@ _OVERRIDDEN = ("train", "sweep", "prune")
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given and given[0] in COMMANDS else None
+    module = importlib.import_module(f"csp.cli.{name}") if name else None
     parser = argparse.ArgumentParser(prog="csp", description="Sparse speech models, in small files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for other, line in COMMANDS.items():
         command = commands.add_parser(other, help=line, description=line)
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
         command.add_argument("--debug", action="store_true", help="print the traceback of an error")
-        if other == name:
-            module = importlib.import_module(f"csp.cli.{name}")
+        if module is not None and other == name:
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.arguments(command)
     options, rest = parser.parse_known_args(given)
+    assert module is not None  # argparse knows the same commands
     options.overrides = _overrides(parser, options.command, rest)
     logging.basicConfig(level=logging.WARNING, format=f"csp {options.command}: %(message)s", stream=sys.stderr)
     try:

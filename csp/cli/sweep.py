@@ -5,6 +5,7 @@ csp sweep configs/digits.toml --out runs/grid --sparsity 0.5,0.75,0.9 --method c
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from csp.cli.tables import table
@@ -28,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
         "sparsity.target": options.sparsity,
         "train.seed": options.seeds,
     }
-    grid = {key: [value.strip() for value in given.split(",")] for key, given in named.items() if given}
+    grid: dict[str, Sequence[str]] = {
+        key: [value.strip() for value in given.split(",")] for key, given in named.items() if given
+    }
     records = sweep.sweep(options.config, options.out, grid, options.overrides, options.json)
     if options.json:
         print(json.dumps(records))

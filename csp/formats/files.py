@@ -204,7 +204,11 @@ def _chosen(choice: Choice | None, name: str, rest: str | None) -> Any:
 
 def _array(name: str, leaf: Any, allow_nonfinite: bool) -> np.ndarray | tensor.Pair:
     if isinstance(leaf, tuple):
-        return tensor.Pair(*(_array(name, factor, allow_nonfinite) for factor in leaf))
+        return tensor.Pair(*(_one_array(name, factor, allow_nonfinite) for factor in leaf))
+    return _one_array(name, leaf, allow_nonfinite)
+
+
+def _one_array(name: str, leaf: Any, allow_nonfinite: bool) -> np.ndarray:
     w = np.asarray(leaf)
     try:
         kinds.natural(w.dtype)

@@ -67,7 +67,7 @@ def _walk(tree: Any, path: tuple[str, ...]):
     if isinstance(tree, Mapping):
         for key in sorted(tree):
             yield from _walk(tree[key], (*path, str(key)))
-    elif isinstance(tree, tuple) and getattr(tree, "_fields", ()) == Pair._fields and np.ndim(tree.u) > 1:
+    elif getattr(tree, "_fields", ()) == Pair._fields and np.ndim(tree[0]) > 1:
         yield "/".join(path), tree
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
         for key in tree._fields:

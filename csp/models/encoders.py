@@ -134,5 +134,7 @@ class Convolution(nnx.Module):
         T = y_BxTxD.shape[1]
         padded = jnp.pad(y_BxTxD, ((0, 0), (self.before, self.after), (0, 0)))
         taps = self.taps[...].astype(x_BxTxD.dtype)
-        y_BxTxD = sum(padded[:, k : k + T] * taps[k] for k in range(len(taps)))
+        y_BxTxD = jnp.zeros_like(y_BxTxD)
+        for k in range(len(taps)):
+            y_BxTxD += padded[:, k : k + T] * taps[k]
         return self.down(jax.nn.silu(self.middle(y_BxTxD)))

@@ -34,5 +34,6 @@ def _sound(letter: str, tract: float, pitch: float, seconds: float, rng: np.rand
         return 0.3 * edges * carrier * rng.normal(size=count)
     first, second = _VOWELS.get(letter, (250 + 37 * (ord(letter) % 11), 1000 + 131 * (ord(letter) % 13)))
     tones = np.arange(1, int(3800 / pitch)) * pitch
-    gains = sum(1 / (1 + ((tones - f * tract) / 90) ** 2) for f in (first, second))
+    formants = tract * np.array([[first], [second]])
+    gains = (1 / (1 + ((tones - formants) / 90) ** 2)).sum(axis=0)
     return 0.5 * edges * (gains[:, None] * np.sin(2 * np.pi * tones[:, None] * time)).sum(axis=0) / gains.sum()

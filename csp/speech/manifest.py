@@ -155,7 +155,7 @@ def _utterance(row: dict[str, Any], line: int, folder: Path) -> tuple[Utterance 
         wrong.append("no text")
     elif not text.strip():
         wrong.append("its text is empty")
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for key, rest in (("offset", 0.0), ("duration", None)):
         try:
             numbers[key] = rest if row.get(key) in (None, "") else float(row[key])

@@ -94,7 +94,9 @@ class Style(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
-        return cls(*rng.uniform(0, 1, 4), rng.uniform(0.2, 0.9), *rng.uniform(0.02, 0.2, 2))
+        accent, speed, pitch, width = rng.uniform(0, 1, 4)
+        before, after = rng.uniform(0.02, 0.2, 2)
+        return cls(accent, speed, pitch, width, rng.uniform(0.2, 0.9), before, after)
 
 
 def _orders(count: int, voices: tuple[str, ...]) -> list[Order]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from csp.speech.errors import DataError
 
@@ -19,7 +19,7 @@ class Normaliser:
 
     upper: bool = True
     keep: str = "A-Z0-9' "  # a character class; what is outside becomes a space
-    unicode: str = "NFKC"
+    unicode: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFKC"
 
     def __call__(self, text: str) -> str:
         text = unicodedata.normalize(self.unicode, text)

@@ -30,18 +30,19 @@ def count(reference: str, hypothesis: str) -> Errors:
     for i, word in enumerate(right, 1):
         for j, other in enumerate(said, 1):
             table[i, j] = min(table[i - 1, j - 1] + (word != other), table[i - 1, j] + 1, table[i, j - 1] + 1)
-    i, j, found = len(right), len(said), [0, 0, 0]
+    i, j = len(right), len(said)
+    substitutions = insertions = deletions = 0
     while i or j:
         if i and j and table[i, j] == table[i - 1, j - 1] + (right[i - 1] != said[j - 1]):
-            found[0] += right[i - 1] != said[j - 1]
+            substitutions += right[i - 1] != said[j - 1]
             i, j = i - 1, j - 1
         elif j and table[i, j] == table[i, j - 1] + 1:
-            found[1] += 1
+            insertions += 1
             j -= 1
         else:
-            found[2] += 1
+            deletions += 1
             i -= 1
-    return Errors(*map(int, found), len(right))
+    return Errors(substitutions, insertions, deletions, len(right))
 
 
 def total(errors: Sequence[Errors]) -> Errors:

@@ -7,10 +7,10 @@ padding, and few shapes are compiled.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,10 @@ AHEAD = 4
 class Batch(NamedTuple):
     """x_BxS samples, how many count, labels_BxU, and how many count; an utterance that counts for nothing has 0."""
 
-    x: np.ndarray
-    samples: np.ndarray
-    labels: np.ndarray
-    counts: np.ndarray
+    x: Any  # of NumPy, or of JAX once it is placed
+    samples: Any
+    labels: Any
+    counts: Any
 
 
 class Corpus(NamedTuple):
@@ -149,7 +149,7 @@ class Batches:
             self._plan = (epoch, [batches[i] for i in rng.permutation(len(batches))])
         return self._plan[1]
 
-    def from_(self, position: int) -> Iterator[Batch]:
+    def from_(self, position: int) -> Generator[Batch, None, None]:
         """Batch after batch, made ahead by a thread of its own."""
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(self.at, position + i) for i in range(AHEAD)]

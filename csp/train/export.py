@@ -29,7 +29,8 @@ def export(run: Path, out: Path, overwrite: bool = False) -> Path:
     stage = loop.stages(read)[at[1]["stage"]]
     rules = pruning.rules_of(read.sparsity, params, stage.target)
     state = checkpoints.load(at[0], step.start(params, step.optimizer(read, stage.steps, rules), read))
-    setup = modelfile.setup(read, structure, *(jnp.asarray(inputs[key], jnp.float32) for key in ("mean", "deviation")))
+    mean, deviation = (jnp.asarray(inputs[key], jnp.float32) for key in ("mean", "deviation"))
+    setup = modelfile.setup(read, structure, mean, deviation)
     about = {"family": at[1]["family"], "target": stage.target, "step": stage.begin + at[1]["step"]}
     return modelfile.save(out, setup, loop.finished(jax.tree.map(jnp.asarray, state)), vocabulary, rules, about)
 

@@ -138,16 +138,17 @@ class Run:
     ) -> None:
         loss, sparsity, violation = float(info.loss), float(_sparsity(state.params)), _violation(rules, state)
         rate = self.config.train.batch / max(seconds, 1e-9)
-        record = {"step": stage.begin + int(state.step), "stage": stage.number, "loss": loss, "norm": float(info.norm)}
+        done = stage.begin + int(state.step)
+        record = {"step": done, "stage": stage.number, "loss": loss, "norm": float(info.norm)}
         record |= {"sparsity": sparsity, "violation": violation, "refused": int(state.refused)}
         record |= {"unaligned": int(info.unaligned), "position": int(state.position)}
         self.metrics.write(record | {"wall": {"utterances_per_second": rate, "time": time.time()}})
-        learning = float(step.schedule(self.config, stage.steps)(int(state.step))) * float(state.scale)
+        learning = float(jnp.asarray(step.schedule(self.config, stage.steps)(int(state.step))) * state.scale)
         facts = {"loss": f"{loss:.3f}", "sparsity": f"{sparsity:.1%}", "violation": f"{violation:.3f}"}
         facts |= {"lr": f"{learning:.1e}", "utt/s": f"{rate:.0f}"}
         if int(state.refused):
             facts["refused"] = str(int(state.refused))
-        self.progress.show(record["step"], facts)
+        self.progress.show(done, facts)
 
     def _evaluate(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
         """Counts the words that are wrong; the number of steps of the stage if it need not go on."""
@@ -212,7 +213,7 @@ def _within_budget(params: Any, rules: tuple[csp.Rule, ...]) -> bool:
 def _sparsity(params: Any) -> jax.Array:
     """The share of zeros in matrices."""
     matrices = [w for w in jax.tree.leaves(params) if w.ndim > 1]
-    return sum(jnp.sum(w == 0) for w in matrices) / sum(w.size for w in matrices)
+    return jnp.sum(jnp.stack([jnp.sum(w == 0) for w in matrices])) / sum(w.size for w in matrices)
 
 
 def _violation(rules: tuple[csp.Rule, ...], state: TrainState) -> float:

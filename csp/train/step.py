@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
@@ -101,9 +100,10 @@ def _scaled() -> optax.GradientTransformationExtraArgs:
 def start(params: Params, tx: optax.GradientTransformationExtraArgs, config: Config) -> TrainState:
     """Nothing done yet; every array its own, so that all can be donated."""
     average = jax.tree.map(jnp.copy, params) if config.train.ema else ()
-    counts = {name: np.zeros((), np.int32) for name in ("step", "position", "refused", "streak", "retries")}
-    state = TrainState(params, tx.init(params), average, usual=np.float32(0), scale=np.float32(1), **counts)
-    return jax.tree.map(jnp.array, state)
+    names = ("step", "position", "refused", "streak", "retries")
+    scalars = {name: jnp.array(0, jnp.int32) for name in names}
+    scalars |= {"usual": jnp.array(0.0, jnp.float32), "scale": jnp.array(1.0, jnp.float32)}
+    return jax.tree.map(jnp.array, TrainState(params, tx.init(params), average, **scalars))
 
 
 def make(setup: Setup, tx: optax.GradientTransformationExtraArgs) -> Callable[[TrainState, Batch], tuple]:

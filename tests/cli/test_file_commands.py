@@ -100,5 +100,5 @@ def test_misuse_ends_with_2_and_one_line(model, capsys):
 
 
 def test_the_command_is_installed():
-    done = subprocess.run([sys.executable, "-m", "csp.cli", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "csp", "--help"], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in ("inspect", "verify", "convert"))

@@ -1,8 +1,0 @@
-"""`python -m csp.cli`: the command `csp`, where the script is not on the path."""
-
-import sys
-
-from csp.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())
