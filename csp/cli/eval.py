@@ -13,13 +13,14 @@ from csp.cli.tables import table
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="RUN|MODEL", help="a run directory, or a model file")
     parser.add_argument("--manifest", type=Path, required=True, help="TSV, JSON lines, or a LibriSpeech folder")
+    parser.add_argument("--beam", type=int, metavar="N", help="hypotheses; those of the model's config by default")
     parser.add_argument("--split", default="", help="which split of the manifest; all by default")
 
 
 def run(options: argparse.Namespace) -> int:
     from csp.train import recognise
 
-    found = recognise.score(recognise.open_(options.model), options.manifest, options.split)
+    found = recognise.score(recognise.open_(options.model, options.beam), options.manifest, options.split)
     if options.json:
         print(json.dumps(found))
         return 0

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from csp.models import lattice
+from csp.models import beam, lattice
 from csp.models.layers import Embedding, Linear
 from csp.models.lstm import LSTM
 
@@ -37,6 +37,10 @@ class CTC(nnx.Module):
         kept_BxT = (best_BxT != 0) & (best_BxT != before_BxT) & (jnp.arange(best_BxT.shape[1]) < frames_B[:, None])
         order_BxT = jnp.argsort(~kept_BxT, axis=1, stable=True)
         return jnp.take_along_axis(best_BxT, order_BxT, 1), kept_BxT.sum(1)
+
+    def search(self, h_BxTxD: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
+        """The best of `width` hypotheses."""
+        return beam.ctc(jax.nn.log_softmax(self.output(h_BxTxD).astype(jnp.float32)), frames_B, width)
 
 
 class Transducer(nnx.Module):
@@ -95,6 +99,15 @@ class Transducer(nnx.Module):
         start = (jnp.zeros((B, T * MOST + 1), jnp.int32), jnp.zeros(B, jnp.int32), g, carry)
         (tokens, count, _, _), _ = jax.lax.scan(frame, start, (h_TxBxJ, jnp.arange(T)))
         return tokens, count
+
+    def search(self, h_BxTxD: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
+        """The best of `width` hypotheses."""
+        zero = jnp.zeros((width, self.embedding.embedding.shape[1]), h_BxTxD.dtype)
+
+        def one(h_TxJ: Array, frames: Array) -> tuple[Array, Array]:
+            return beam.transducer(h_TxJ, frames, self.joint, self._predict, (zero, zero), width)
+
+        return jax.vmap(one)(self.from_encoder(h_BxTxD), frames_B)
 
     def _predict(self, label_B: Array, carry: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         g_Bx1xD, carry = self.predictor(self.embedding(label_B)[:, None].astype(carry[0].dtype), carry)

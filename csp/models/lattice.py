@@ -106,7 +106,7 @@ def joint_likelihood(
     labels_BxU: Array,
     T_B: Array,
     U_B: Array,
-    chunk: int = 16,
+    chunk: int = 8,
 ) -> Array:
     """log P_B under a joint network, whose B x T x U x vocabulary logits never exist together.
 
@@ -129,12 +129,41 @@ def joint_likelihood(
 
     @partial(jax.checkpoint, prevent_cse=False)
     def reduce(h_BxCxD: Array) -> tuple[Array, Array]:
-        logits_BxCxVxK = logits(h_BxCxD[:, :, None], g_BxVxD[:, None]).astype(jnp.float32)
-        total_BxCxV = jax.nn.logsumexp(logits_BxCxVxK, axis=-1)
-        index = jnp.broadcast_to(labels_BxU[:, None, :, None], (*logits_BxCxVxK.shape[:2], labels_BxU.shape[1], 1))
-        label_BxCxU = jnp.take_along_axis(logits_BxCxVxK[:, :, :-1], index, axis=-1)[..., 0]
-        return logits_BxCxVxK[..., 0] - total_BxCxV, label_BxCxU - total_BxCxV[..., :-1]
+        return blank_and_label(logits(h_BxCxD[:, :, None], g_BxVxD[:, None]), labels_BxU)
 
     _, (blank, label) = jax.lax.scan(lambda none, h: (none, reduce(h)), None, h_NxBxCxD)
     blank, label = (jnp.swapaxes(x, 0, 1).reshape(B, count * chunk, -1)[:, :T] for x in (blank, label))
     return log_likelihood(blank, label, T_B, U_B)
+
+
+@jax.custom_vjp
+def blank_and_label(logits_BxCxVxK: Array, labels_BxU: Array) -> tuple[Array, Array]:
+    """Log-probabilities of the blank, and of the next label, at each node.
+
+    With p = softmax(logits), the gradient for weights a and b of the two is a e_blank + b e_label - (a + b) p.
+    """
+    return _picked(logits_BxCxVxK, labels_BxU)[0]
+
+
+def _picked(logits_BxCxVxK, labels_BxU):
+    logits_BxCxVxK = logits_BxCxVxK.astype(jnp.float32)
+    total_BxCxV = jax.nn.logsumexp(logits_BxCxVxK, axis=-1)
+    index = jnp.broadcast_to(labels_BxU[:, None, :, None], (*logits_BxCxVxK.shape[:2], labels_BxU.shape[1], 1))
+    label_BxCxU = jnp.take_along_axis(logits_BxCxVxK[:, :, :-1], index, axis=-1)[..., 0]
+    found = (logits_BxCxVxK[..., 0] - total_BxCxV, label_BxCxU - total_BxCxV[..., :-1])
+    return found, (logits_BxCxVxK, total_BxCxV, labels_BxU)
+
+
+def _picked_gradient(kept, grads):
+    logits_BxCxVxK, total_BxCxV, labels_BxU = kept
+    blank_BxCxV, label_BxCxU = grads
+    label_BxCxV = jnp.pad(label_BxCxU, ((0, 0), (0, 0), (0, 1)))
+    labels_BxV = jnp.pad(labels_BxU, ((0, 0), (0, 1)))
+    unit_K = jnp.arange(logits_BxCxVxK.shape[-1])
+    p_BxCxVxK = jnp.exp(logits_BxCxVxK - total_BxCxV[..., None])
+    here = jnp.where(unit_K == labels_BxV[:, None, :, None], label_BxCxV[..., None], 0)
+    here += jnp.where(unit_K == 0, blank_BxCxV[..., None], 0)
+    return here - (blank_BxCxV + label_BxCxV)[..., None] * p_BxCxVxK, None
+
+
+blank_and_label.defvjp(_picked, _picked_gradient)

@@ -92,9 +92,18 @@ class Recogniser(nnx.Module):
     def greedy(self, y_BxTxF: Array, frames_B: Array) -> tuple[Array, Array]:
         """The most probable label at each turn: tokens_BxN, and how many of them count."""
         h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        return self._head.greedy(h_BxTxD, frames_B)
+
+    def search(self, y_BxTxF: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
+        """The labels with the best of `width` hypotheses, all alignments of each together."""
+        h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        return self._head.search(h_BxTxD, frames_B, width)
+
+    @property
+    def _head(self) -> CTC | Transducer:
         head = self.transducer or self.ctc
         assert head is not None
-        return head.greedy(h_BxTxD, frames_B)
+        return head
 
 
 def create(config: ModelConfig, inputs: int, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:
@@ -103,8 +112,8 @@ def create(config: ModelConfig, inputs: int, vocabulary: int, seed: int = 0) -> 
     return structure, nnx.to_pure_dict(state)
 
 
-def apply(structure: nnx.GraphDef, params: Params, method: str, *arguments: Array) -> Any:
-    """A method of the recogniser that has these parameters: "loss", "greedy" or "encode"."""
+def apply(structure: nnx.GraphDef, params: Params, method: str, *arguments: Any) -> Any:
+    """A method of the recogniser that has these parameters: "loss", "greedy", "search" or "encode"."""
     return getattr(nnx.merge(structure, params), method)(*arguments)
 
 

@@ -60,7 +60,10 @@ def decoder(setup: Setup) -> Callable[[Any, Any, Any], Any]:
 
     @jax.jit
     def decode(params, x_BxS, samples_B):
-        return models.apply(setup.structure, params, "greedy", *front(setup, None, x_BxS, samples_B))
+        seen = front(setup, None, x_BxS, samples_B)
+        if setup.config.decode.beam == 1:
+            return models.apply(setup.structure, params, "greedy", *seen)
+        return models.apply(setup.structure, params, "search", *seen, setup.config.decode.beam)
 
     return decode
 

@@ -1,5 +1,6 @@
 """A finished model at work: transcripts of files, and the errors on a manifest."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from csp.train import corpus, evaluate, modelfile
 from csp.train.modelfile import Model
 
 
-def open_(path: Path) -> Model:
-    """Of a model file, or of a run directory."""
-    return modelfile.load(path / "model.safetensors" if path.is_dir() else path)
+def open_(path: Path, beam: int | None = None) -> Model:
+    """Of a model file, or of a run directory; searched with `beam` hypotheses."""
+    model = modelfile.load(path / "model.safetensors" if path.is_dir() else path)
+    if beam is None:
+        return model
+    if beam < 1:
+        raise ValueError(f"--beam {beam} must be positive")
+    config = model.setup.config
+    config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, beam=beam))
+    return model._replace(setup=model.setup._replace(config=config))
 
 
 def transcribe(model: Model, path: Path) -> str:

@@ -1,0 +1,141 @@
+"""Which transcript is most probable, all its alignments together? Beam searches for CTC and transducers, under jit.
+
+A hypothesis is a row of labels with a log-probability; two ways to the same row are added, told by a hash of the row.
+With a beam as wide as there are rows the answer is exact.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from csp.models.lattice import NEVER
+
+Carry = tuple[Array, Array]
+Predict = Callable[[Array, Carry], tuple[Array, Carry]]
+
+
+class Beam(NamedTuple):
+    """K rows of up to U labels, the best first."""
+
+    tokens_KxU: Array
+    count_K: Array
+    score_K: Array
+    hash_K: Array
+
+
+def _begin(width: int, most: int) -> Beam:
+    """The empty row, and places for others."""
+    score_K = jnp.full(width, NEVER).at[0].set(0.0)
+    return Beam(jnp.zeros((width, most), jnp.int32), jnp.zeros(width, jnp.int32), score_K, jnp.zeros(width, jnp.uint32))
+
+
+def _hash(hash_: Array, label: Array) -> Array:
+    return (hash_ * jnp.uint32(1_000_003)) ^ (label.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
+
+
+def _written(tokens_KxU: Array, count_K: Array, label_K: Array, grows_K: Array) -> tuple[Array, Array]:
+    """The label behind each row that grows, where it has room."""
+    at_KxU = jnp.arange(tokens_KxU.shape[1]) == count_K[:, None]
+    return jnp.where(at_KxU & grows_K[:, None], label_K[:, None], tokens_KxU), count_K + grows_K
+
+
+@partial(jax.vmap, in_axes=(0, 0, None))
+def ctc(log_probs_TxK: Array, frames: Array, width: int) -> tuple[Array, Array]:
+    """(labels, how many) of the best row of each utterance, from log-probabilities at each frame, the blank at 0.
+
+    A row's probability is kept in two parts: of its paths that end with a blank, and of those that do not.
+    """
+    T, V = log_probs_TxK.shape
+    beam = _begin(width, T)
+    blank_K, label_K = beam.score_K, jnp.full(width, NEVER)
+
+    def frame(state, at):
+        beam, blank_K, label_K = state
+        said_V, t = at
+        last_K = jnp.take_along_axis(beam.tokens_KxU, jnp.maximum(beam.count_K - 1, 0)[:, None], 1)[:, 0]
+        last_K = jnp.where(beam.count_K > 0, last_K, -1)
+        stay_blank_K = beam.score_K + said_V[0]
+        stay_label_K = jnp.where(last_K >= 0, label_K + said_V[last_K], NEVER)
+        from_KxV = jnp.where(jnp.arange(V) == last_K[:, None], blank_K[:, None], beam.score_K[:, None])
+        grow_KxV = (from_KxV + said_V).at[:, 0].set(NEVER)
+        grown_KxV = _hash(beam.hash_K[:, None], jnp.arange(V)[None])
+        same_KxKxV = (grown_KxV[None] == beam.hash_K[:, None, None]) & (beam.score_K > NEVER / 2)[:, None, None]
+        stay_label_K = jnp.logaddexp(
+            stay_label_K, jax.nn.logsumexp(jnp.where(same_KxKxV, grow_KxV[None], NEVER), axis=(1, 2))
+        )
+        grow_KxV = jnp.where(same_KxKxV.any(0), NEVER, grow_KxV)
+        total = jnp.concatenate([jnp.logaddexp(stay_blank_K, stay_label_K), grow_KxV.reshape(-1)])
+        score_K, chosen_K = jax.lax.top_k(total, width)
+        grows_K = chosen_K >= width
+        parent_K = jnp.where(grows_K, (chosen_K - width) // V, chosen_K)
+        new_K = jnp.where(grows_K, (chosen_K - width) % V, 0)
+        tokens_KxU, count_K = _written(beam.tokens_KxU[parent_K], beam.count_K[parent_K], new_K, grows_K)
+        hash_K = jnp.where(grows_K, _hash(beam.hash_K[parent_K], new_K), beam.hash_K[parent_K])
+        after = Beam(tokens_KxU, count_K, score_K, hash_K)
+        after_blank_K = jnp.where(grows_K, NEVER, stay_blank_K[parent_K])
+        after_label_K = jnp.where(grows_K, score_K, stay_label_K[parent_K])
+        open_ = t < frames
+        new, old = (after, after_blank_K, after_label_K), (beam, blank_K, label_K)
+        return jax.tree.map(lambda a, b: jnp.where(open_, a, b), new, old), None
+
+    (beam, _, _), _ = jax.lax.scan(frame, (beam, blank_K, label_K), (log_probs_TxK, jnp.arange(T)))
+    best = jnp.argmax(beam.score_K)
+    return beam.tokens_KxU[best], beam.count_K[best]
+
+
+def transducer(
+    h_TxJ: Array, frames: Array, joint: Callable[[Array, Array], Array], predict: Predict, carry: Carry, width: int
+) -> tuple[Array, Array]:
+    """(labels, how many) of the best row of one utterance.
+
+    All hypotheses have taken equally many moves, blanks and labels together, so that those with the same row stand at
+    the same frame, and their probabilities can be added. A row is at most as long as there are frames.
+
+    Args:
+      h_TxJ: projected frames.
+      frames: how many of them count.
+      joint: (frames, states) -> logits, the blank at 0.
+      predict: (labels_K, carry) -> (states, carry).
+      carry: of K equal predictors that have seen nothing.
+      width: K.
+    """
+    T = h_TxJ.shape[0]
+    beam = _begin(width, T)
+    g_KxJ, carry = predict(jnp.zeros(width, jnp.int32), carry)
+    best = (jnp.array(NEVER), jnp.zeros(T, jnp.int32), jnp.array(0))
+
+    def move(state, step):
+        beam, g_KxJ, carry, best = state
+        t_K = step - beam.count_K
+        open_K = (t_K < frames) & (beam.score_K > NEVER / 2)
+        said_KxV = jax.nn.log_softmax(joint(h_TxJ[jnp.clip(t_K, 0, T - 1)], g_KxJ).astype(jnp.float32))
+        said_KxV = jnp.where(open_K[:, None], beam.score_K[:, None] + said_KxV, NEVER)
+        ends_K = open_K & (t_K == frames - 1)
+        ended_K = jnp.where(ends_K, said_KxV[:, 0], NEVER)
+        i = jnp.argmax(ended_K)
+        ended = (ended_K[i], beam.tokens_KxU[i], beam.count_K[i])
+        best = jax.tree.map(lambda a, b: jnp.where(ended[0] > best[0], a, b), ended, best)
+        stay_K = jnp.where(ends_K, NEVER, said_KxV[:, 0])
+        V = said_KxV.shape[1]
+        grow_KxV = jnp.where((beam.count_K < frames)[:, None], said_KxV, NEVER).at[:, 0].set(NEVER)
+        grown_KxV = _hash(beam.hash_K[:, None], jnp.arange(V)[None])
+        same_KxKxV = (grown_KxV[None] == beam.hash_K[:, None, None]) & (stay_K > NEVER / 2)[:, None, None]
+        stay_K = jnp.logaddexp(stay_K, jax.nn.logsumexp(jnp.where(same_KxKxV, grow_KxV[None], NEVER), axis=(1, 2)))
+        grow_KxV = jnp.where(same_KxKxV.any(0), NEVER, grow_KxV)
+        score_K, chosen_K = jax.lax.top_k(jnp.concatenate([stay_K, grow_KxV.reshape(-1)]), width)
+        grows_K = chosen_K >= width
+        parent_K = jnp.where(grows_K, (chosen_K - width) // V, chosen_K)
+        label_K = jnp.where(grows_K, (chosen_K - width) % V, 0)
+        tokens_KxU, count_K = _written(beam.tokens_KxU[parent_K], beam.count_K[parent_K], label_K, grows_K)
+        hash_K = jnp.where(grows_K, _hash(beam.hash_K[parent_K], label_K), beam.hash_K[parent_K])
+        g_KxJ, carry = jax.tree.map(lambda x: x[parent_K], (g_KxJ, carry))
+        after = predict(label_K, carry)
+        g_KxJ, carry = jax.tree.map(lambda a, b: jnp.where(grows_K[:, None], a, b), after, (g_KxJ, carry))
+        return (Beam(tokens_KxU, count_K, score_K, hash_K), g_KxJ, carry, best), None
+
+    (_, _, _, best), _ = jax.lax.scan(move, (beam, g_KxJ, carry, best), jnp.arange(2 * T))
+    return best[1], best[2]

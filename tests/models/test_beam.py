@@ -1,0 +1,79 @@
+"""Beam searches against every transcript there is, each with the sum over its alignments."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csp import models
+from csp.models import ModelConfig, beam, lattice
+
+SMALL = {"layers": 1, "width": 8, "predictor": 6, "joint": 6, "stack": 1}
+
+
+def collapsed(path) -> tuple[int, ...]:
+    return tuple(k for k, before in zip(path, (0, *path), strict=False) if k not in (0, before))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_ctc_beam_is_exact(seed):
+    T, V = 5, 3
+    log_probs = np.log(np.random.default_rng(seed).dirichlet(np.ones(V), size=(2, T))).astype(np.float32)
+    frames = np.array([T, 3])
+    tokens, counts = jax.jit(beam.ctc, static_argnums=2)(jnp.asarray(log_probs), frames, 64)
+    for row in range(2):
+        totals: dict[tuple[int, ...], float] = {}
+        for path in itertools.product(range(V), repeat=int(frames[row])):
+            score = sum(log_probs[row, t, k] for t, k in enumerate(path))
+            totals[collapsed(path)] = np.logaddexp(totals.get(collapsed(path), -np.inf), score)
+        assert tuple(tokens[row, : counts[row]].tolist()) == max(totals, key=totals.get)
+
+
+def test_a_narrow_ctc_beam_adds_what_greedy_does_not():
+    """Two paths to A are each less probable than the blank, and together more."""
+    probs = np.array([[[0.6, 0.4], [0.6, 0.4]]])
+    tokens, counts = beam.ctc(jnp.log(probs), np.array([2]), 2)
+    assert (tokens[0, :1].tolist(), counts.tolist()) == ([1], [1])  # 0.64 against 0.36
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_transducer_beam_is_exact(seed):
+    vocabulary, T = 3, 3
+    structure, params = models.create(ModelConfig(**SMALL, ctc_weight=0.0), 4, vocabulary, seed)
+    params["transducer"]["output"]["kernel"] *= 4
+    y = jnp.asarray(np.random.default_rng(seed).normal(size=(2, T, 4)), jnp.float32)
+    frames = jnp.array([T, 2])
+    call = jax.jit(models.apply, static_argnums=(0, 2, 5))
+    tokens, counts = call(structure, params, "search", y, frames, 64)
+    rows = [labels for n in range(T + 1) for labels in itertools.product(range(1, vocabulary), repeat=n)]
+    labels = np.zeros((len(rows), T), np.int32)
+    for i, row in enumerate(rows):
+        labels[i, : len(row)] = row
+    lengths = np.array([len(row) for row in rows])
+    loss = jax.jit(models.apply, static_argnums=(0, 2))
+    for row in range(2):
+        many = jnp.repeat(y[row : row + 1], len(rows), 0), jnp.full(len(rows), frames[row])
+        scores = -np.asarray(loss(structure, params, "loss", *many, labels, lengths)[0])
+        scores[lengths > frames[row]] = -np.inf  # a row is at most as long as there are frames
+        assert tuple(tokens[row, : counts[row]].tolist()) == rows[int(scores.argmax())]
+
+
+def test_a_row_never_depends_on_padding():
+    structure, params = models.create(ModelConfig(**SMALL), 4, 5)
+    rng = np.random.default_rng(0)
+    y, frames = jnp.asarray(rng.normal(size=(2, 6, 4)), jnp.float32), jnp.array([6, 4])
+    call = jax.jit(models.apply, static_argnums=(0, 2, 5))
+    short = call(structure, params, "search", y, frames, 4)
+    long = call(structure, params, "search", jnp.pad(y, ((0, 0), (0, 3), (0, 0)), constant_values=9.0), frames, 4)
+    assert short[1].tolist() == long[1].tolist()
+    for a, b, n in zip(short[0], long[0], short[1], strict=True):
+        assert a[:n].tolist() == b[:n].tolist()
+
+
+def test_nothing_heard_is_nothing_said():
+    tokens, counts = beam.ctc(jnp.zeros((1, 3, 4)), np.array([0]), 3)
+    assert counts.tolist() == [0]
+    assert not lattice.NEVER > -1e29
+    assert not tokens.any()
