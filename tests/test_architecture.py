@@ -39,7 +39,7 @@ ORDER = (
 FILES = sorted((ROOT / "csp").rglob("*.py"))
 CORE = {"jax", "optax", "numpy", "ml_dtypes", "csp"}
 MORE = {"models": {"flax"}, "train": {"flax"}, "speech": {"espeakng_loader"}}
-LAZY = {"sklearn", "soundfile", "soxr", "sentencepiece", "matplotlib"}
+LAZY = {"sklearn", "soundfile", "soxr", "sentencepiece", "matplotlib", "tensorboardX"}
 
 
 def _part(path: Path) -> str:

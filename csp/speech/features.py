@@ -64,6 +64,20 @@ class LogMel:
         return xp.concatenate([x[..., i : i + count, :] for i in range(steps)], axis=-1)[..., : self.size]
 
 
+class Stream:
+    """The same frames from pieces of a recording, as soon as each is complete; it keeps less than a window."""
+
+    def __init__(self, mel: LogMel):
+        self.mel, self._rest = mel, np.zeros(0, np.float32)
+
+    def push(self, x: np.ndarray) -> np.ndarray:
+        """The frames that these samples complete."""
+        x = np.concatenate([self._rest, np.asarray(x, np.float32)])
+        frames = self.mel(x)
+        self._rest = x[len(frames) * self.mel.step :].copy()
+        return frames
+
+
 def stack(y: Any, width: int, xp: Any = np) -> Any:
     """y_..xTxF -> y_..x(T // width)x(width F): neighbours side by side; what does not fill a stack is dropped."""
     count = y.shape[-2] // width

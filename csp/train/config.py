@@ -97,6 +97,7 @@ class Train:
       teacher_weight: how much.
       devices: over which a batch is split; 0 for all.
       shard: split large parameters over the devices too.
+      tensorboard: write the metrics for TensorBoard too; needs tensorboardX.
       distributed: this is one of several processes, see `csp.train.mesh.join`.
     """
 
@@ -121,6 +122,7 @@ class Train:
     teacher_weight: float = 0.5
     devices: int = 1
     shard: bool = False
+    tensorboard: bool = False
     distributed: bool = False
 
 

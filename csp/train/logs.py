@@ -11,8 +11,9 @@ from typing import Any, TextIO
 class Metrics:
     """metrics.jsonl: one record a line; a resumed run drops what the run that it resumes wrote after its checkpoint."""
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, tensorboard: bool = False):
         self.path = path
+        self._board = _board(path.parent / "tensorboard") if tensorboard else None
         kept = []
         if path.is_file():
             lines = path.read_text().splitlines()
@@ -23,9 +24,23 @@ class Metrics:
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in (record | record.get("wall", {})).items():
+                if isinstance(value, int | float) and name not in ("step", "time"):
+                    self._board.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ValueError("train.tensorboard needs tensorboardX: pip install tensorboardX") from None
+    return SummaryWriter(str(folder))
 
 
 def _step(line: str) -> int | None:

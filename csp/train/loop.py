@@ -75,7 +75,8 @@ class Run:
         """Yields every stage when it is finished; `at` is the checkpoint to go on from."""
         begun = at[1]["stage"] if at else 0
         total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
-        with contextlib.closing(Metrics(_metrics(self.out), total)) as self.metrics:
+        board = self.config.train.tensorboard and mesh.is_first()
+        with contextlib.closing(Metrics(_metrics(self.out), total, board)) as self.metrics:
             params, position = self.initial, 0
             for stage in stages(self.config)[begun:]:
                 rules = pruning.rules_of(self.config.sparsity, params, stage.target)

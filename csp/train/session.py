@@ -21,7 +21,7 @@ from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
 
 log = logging.getLogger("csp")
-_MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "data.memory", "name")
+_MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "train.tensorboard", "data.memory", "name")
 
 
 def train(

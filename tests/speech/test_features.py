@@ -70,3 +70,17 @@ def test_a_frame_depends_on_its_own_samples_only():
 def test_stacks_drop_what_does_not_fill_one():
     y = np.arange(22.0).reshape(11, 2)
     assert features.stack(y, 4).tolist() == [list(range(8)), list(range(8, 16))]
+
+
+@pytest.mark.parametrize("pieces", [[0, 1, 0], [1] * 700, [80] * 40, None])
+def test_a_stream_gives_the_frames_of_the_file(pieces):
+    """FAULTS 50: pieces of 0, 1 or any number of samples, and memory for less than a window."""
+    mel, rng = LogMel(8000, 40), np.random.default_rng(0)
+    sizes = pieces if pieces is not None else rng.integers(0, 999, 20).tolist()
+    x = rng.normal(size=sum(sizes)).astype(np.float32)
+    stream, at, found = features.Stream(mel), 0, []
+    for size in sizes:
+        found.append(stream.push(x[at : at + size]))
+        at += size
+        assert len(stream._rest) < mel.size
+    assert np.abs(np.concatenate(found) - mel(x)).max(initial=0) <= 1e-5
