@@ -38,7 +38,7 @@ def test_a_folder_is_locked_until_its_process_is_gone(tmp_path):
         Lock(tmp_path)
     with Lock(tmp_path):
         pass
-    code = f"from pathlib import Path; from csp.train.guard import Lock; Lock(Path({str(tmp_path)!r})); import os; os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    code = "import os, pathlib, sys; from csp.train.guard import Lock; Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     with Lock(tmp_path):
         pass
