@@ -37,7 +37,7 @@ class Metrics:
 
 def _board(folder: Path) -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyrefly: ignore  # where it is installed
     except ImportError:
         raise ValueError("train.tensorboard needs tensorboardX: pip install tensorboardX") from None
     return SummaryWriter(str(folder))

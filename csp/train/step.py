@@ -18,6 +18,7 @@ from csp.train.corpus import Batch
 
 Params = Any
 SETTLE = 20  # accepted steps before a loss can be called a spike
+SMALL = 0.05  # nats a label: a model that is nearly perfect may be surprised
 SLOW = 0.98
 
 
@@ -114,7 +115,7 @@ def make(setup: Setup, tx: optax.GradientTransformationExtraArgs) -> Callable[[T
         key = jax.random.fold_in(jax.random.key(train.seed), state.position)
         (loss, unaligned), grads = _gradient(setup, state.params, key, batch)
         norm = jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
-        spiked = (state.step >= SETTLE) & (loss > train.spike * state.usual)
+        spiked = (state.step >= SETTLE) & (loss > train.spike * jnp.maximum(state.usual, SMALL))
         good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~spiked
 
         def accept(params, optimizer, average):

@@ -76,6 +76,7 @@ def test_a_loss_a_thousand_times_the_usual_is_not_followed(begun):
     after, info = take(settled, batch())
     assert not info.good
     assert same(after.params, settled.params)
+    assert info.loss > 20 * step.SMALL
     assert take(settled._replace(step=jnp.array(0, jnp.int32)), batch())[1].good
     assert take(settled._replace(usual=info.loss), batch())[1].good
 
