@@ -32,6 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     connect.add_argument("--rate", type=int, default=8000, help="samples a second")
     connect.add_argument("--seed", type=int, default=0)
     connect.add_argument("--held-out", default="", metavar="SPEAKER", help="test on this speaker, train on the others")
+    connect.add_argument(
+        "--noise", metavar="LOW,HIGH", help="decibels above white noise, such as 5,20; none by default"
+    )
     connect.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
 
 
@@ -42,10 +45,16 @@ def run(options: argparse.Namespace) -> int:
 def _connect(options: argparse.Namespace) -> int:
     from csp.speech import connect
 
+    noise = None
+    if options.noise:
+        try:
+            low, high = map(float, options.noise.split(","))
+        except ValueError:
+            raise ValueError(f"--noise {options.noise!r} is no LOW,HIGH, such as 5,20") from None
+        noise = (low, high)
     counts = {"train": options.train, "valid": options.valid, "test": options.test}
-    path = connect.connect(
-        options.manifest, options.out, counts, rate=options.rate, seed=options.seed, held_out=options.held_out
-    )
+    more = {"rate": options.rate, "seed": options.seed, "held_out": options.held_out, "noise": noise}
+    path = connect.connect(options.manifest, options.out, counts, **more)
     print(json.dumps({"manifest": str(path)}) if options.json else path)
     return 0
 

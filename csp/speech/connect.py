@@ -26,6 +26,7 @@ def connect(
     rate: int = 8000,
     seed: int = 0,
     held_out: str = "",
+    noise: tuple[float, float] | None = None,
 ) -> Path:
     """Writes `counts[split]` sentences of `words` words each, and their manifest.
 
@@ -37,6 +38,7 @@ def connect(
       rate: samples a second.
       seed: of everything random.
       held_out: a speaker whose recordings are for the test, and nobody else's are.
+      noise: lowest and highest signal-to-noise ratio, in decibels, of white noise that is added to every sentence.
     """
     if (out / "manifest.tsv").exists():
         return out / "manifest.tsv"
@@ -52,6 +54,7 @@ def connect(
             pool = pools[split][speaker]
             chosen = [pool[i] for i in rng.integers(len(pool), size=rng.integers(words[0], words[1] + 1))]
             x = _joined([audio.read(u.path, rate) for u in chosen], rate, rng)
+            x = x if noise is None else _noisy(x, rng, *noise)
             path = out / split / f"{number:05d}.flac"
             audio.write(path, x, rate)
             text = " ".join(u.text for u in chosen)
@@ -84,6 +87,11 @@ def _joined(parts: list[np.ndarray], rate: int, rng: np.random.Generator) -> np.
         pieces += [rng.normal(0, floor, int(rate * rng.uniform(*PAUSE))), _faded(x, rate)]
     pieces.append(rng.normal(0, floor, int(rate * rng.uniform(*PAUSE))))
     return np.concatenate(pieces).astype(np.float32) * 10 ** (rng.uniform(-LEVEL, LEVEL) / 20)
+
+
+def _noisy(x: np.ndarray, rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    power = np.mean(x**2) * 10 ** (-rng.uniform(low, high) / 10)
+    return x + rng.normal(0, np.sqrt(power), len(x)).astype(np.float32)
 
 
 def _faded(x: np.ndarray, rate: int) -> np.ndarray:
