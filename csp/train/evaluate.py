@@ -51,8 +51,13 @@ class Result(NamedTuple):
             "deletions": total.deletions,
             "rtf": self.seconds / max(self.audio, 1e-9),
             "speakers": {s: {"wer": e.rate, "words": e.words} for s, e in by_speaker.items()},
-            "worst": [{"id": o.id, "reference": o.reference, "heard": o.heard} for o in worst if o.errors.total],
+            "examples": [_said(one) for one in self.scored[:3]],
+            "worst": [_said(one) for one in worst if one.errors.total],
         }
+
+
+def _said(one: Scored) -> dict[str, str]:
+    return {"id": one.id, "reference": one.reference, "heard": one.heard}
 
 
 def decoder(setup: Setup) -> Callable[[Any, Any, Any], Any]:
