@@ -48,7 +48,7 @@ def encode(
     if isinstance(w, Pair) or codec == "factors":
         coded, shapes = _archived(_factors(w, kind or own), archived)
     else:
-        coded, shapes = _smallest(_positive_zero(w), codec, kind or own, hint, archived)
+        coded, shapes = _smallest(positive_zero(w), codec, kind or own, hint, archived)
     entry = Entry(
         codec=coded.codec,
         values=kind or own,
@@ -72,7 +72,7 @@ def sizes(w: np.ndarray, kind: str | None = None, hint: Any = None) -> dict[str,
     return {name: -(-cost // 8) for name, cost in costs.items()}
 
 
-def _positive_zero(w: np.ndarray) -> np.ndarray:
+def positive_zero(w: np.ndarray) -> np.ndarray:
     negative = np.signbit(w) & (w == 0)
     return np.where(negative, np.zeros((), w.dtype), w) if negative.any() else w
 
@@ -120,7 +120,7 @@ def _factors(w: np.ndarray | Pair, kind: str) -> _Coded:
     """u, then v, each row by row; a scale for each column of u and each of v."""
     pair = w if isinstance(w, Pair) else factorised(w)
     u, v = pair.u.reshape(-1, pair.u.shape[-1]), pair.v
-    numbers = np.concatenate([_positive_zero(u).reshape(-1), _positive_zero(v).reshape(-1)])
+    numbers = np.concatenate([positive_zero(u).reshape(-1), positive_zero(v).reshape(-1)])
     rank, cols = v.shape
     channels = _factor_channels(*u.shape, cols) if kind in values.TOP else None
     parts = values.encode(numbers, channels, rank + cols, kind)
@@ -190,7 +190,7 @@ def check(w: np.ndarray | Pair, entry: Entry, parts: Mapping[str, np.ndarray]) -
         else:
             with np.errstate(over="ignore"):
                 expected = given.astype(FLOATS[entry.values], copy=False).astype(given.dtype, copy=False)
-            right = np.array_equal(_words(_positive_zero(expected)), _words(read))
+            right = np.array_equal(_words(positive_zero(expected)), _words(read))
         if not right:
             raise AssertionError("csp wrote something else than it was given: please report this file")
 
