@@ -149,7 +149,7 @@ def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> d
         return {"dense": leaf.nbytes}
     sizes = tensor.sizes(leaf, hint=(structure.n, structure.m) if isinstance(structure, structures.NofM) else None)
     if not isinstance(structure, structures.NofM):
-        del sizes["n_of_m"]
+        sizes.pop("n_of_m", None)
     if rank is not None:
         sizes["factors"] = rank * sum(leaf.shape[-2:]) * math.prod(leaf.shape[:-2]) * leaf.dtype.itemsize
     return sizes

@@ -72,7 +72,7 @@ def alike(a, b):
     assert np.allclose(*losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shard", ["false", "true"])
+@pytest.mark.parametrize("shard", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_four_devices_prune_as_one(shard, recipe_file, alone, tmp_path):
     ended(start(recipe_file, tmp_path / "run", 4, "--train.shard", shard))
     alike(alone, tmp_path / "run")
