@@ -19,7 +19,7 @@ _IR, _OPSET = 8, 17
 
 
 def save(path: str | Path, params: Any, about: Mapping[str, str] | None = None, *, overwrite: bool = False) -> Path:
-    """Writes a tree of float arrays as an ONNX model, whole or not at all."""
+    """Writes a tree of float arrays as an ONNX model, whole or not at all; factors are multiplied out."""
     flat = trees.flatten(params)
     graph = b"".join(_graph({name: _dense(leaf) for name, leaf in flat.items()}))
     model = _number(1, _IR) + _text(2, "csp") + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, _OPSET))
@@ -29,7 +29,10 @@ def save(path: str | Path, params: Any, about: Mapping[str, str] | None = None, 
 
 
 def _dense(leaf: Any) -> np.ndarray:
-    return np.asarray(leaf.u) @ np.asarray(leaf.v) if isinstance(leaf, tuple) else np.asarray(leaf)
+    if isinstance(leaf, tuple):
+        u, v = map(np.asarray, leaf)
+        return u @ v
+    return np.asarray(leaf)
 
 
 def _graph(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes]:

@@ -37,10 +37,26 @@ def _hash(hash_: Array, label: Array) -> Array:
     return (hash_ * jnp.uint32(1_000_003)) ^ (label.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
 
 
-def _written(tokens_KxU: Array, count_K: Array, label_K: Array, grows_K: Array) -> tuple[Array, Array]:
-    """The label behind each row that grows, where it has room."""
-    at_KxU = jnp.arange(tokens_KxU.shape[1]) == count_K[:, None]
-    return jnp.where(at_KxU & grows_K[:, None], label_K[:, None], tokens_KxU), count_K + grows_K
+def _together(beam: Beam, stay_K: Array, alive_K: Array, grow_KxV: Array) -> tuple[Array, Array]:
+    """What grows into a row that is there already is added to that row, and grows no more."""
+    grown_KxV = _hash(beam.hash_K[:, None], jnp.arange(grow_KxV.shape[1])[None])
+    same_KxKxV = (grown_KxV[None] == beam.hash_K[:, None, None]) & alive_K[:, None, None]
+    added_K = jax.nn.logsumexp(jnp.where(same_KxKxV, grow_KxV[None], NEVER), axis=(1, 2))
+    return jnp.logaddexp(stay_K, added_K), jnp.where(same_KxKxV.any(0), NEVER, grow_KxV)
+
+
+def _best(beam: Beam, stay_K: Array, grow_KxV: Array) -> tuple[Beam, Array, Array, Array]:
+    """The K best of the rows as they are and of those that grow; their parents, new labels, and which have grown."""
+    K, V = grow_KxV.shape
+    score_K, chosen_K = jax.lax.top_k(jnp.concatenate([stay_K, grow_KxV.reshape(-1)]), K)
+    grows_K = chosen_K >= K
+    parent_K = jnp.where(grows_K, (chosen_K - K) // V, chosen_K)
+    label_K = jnp.where(grows_K, (chosen_K - K) % V, 0)
+    tokens_KxU, count_K, hash_K = beam.tokens_KxU[parent_K], beam.count_K[parent_K], beam.hash_K[parent_K]
+    at_KxU = (jnp.arange(tokens_KxU.shape[1]) == count_K[:, None]) & grows_K[:, None]
+    tokens_KxU = jnp.where(at_KxU, label_K[:, None], tokens_KxU)
+    hash_K = jnp.where(grows_K, _hash(hash_K, label_K), hash_K)
+    return Beam(tokens_KxU, count_K + grows_K, score_K, hash_K), parent_K, label_K, grows_K
 
 
 @partial(jax.vmap, in_axes=(0, 0, None))
@@ -62,22 +78,10 @@ def ctc(log_probs_TxK: Array, frames: Array, width: int) -> tuple[Array, Array]:
         stay_label_K = jnp.where(last_K >= 0, label_K + said_V[last_K], NEVER)
         from_KxV = jnp.where(jnp.arange(V) == last_K[:, None], blank_K[:, None], beam.score_K[:, None])
         grow_KxV = (from_KxV + said_V).at[:, 0].set(NEVER)
-        grown_KxV = _hash(beam.hash_K[:, None], jnp.arange(V)[None])
-        same_KxKxV = (grown_KxV[None] == beam.hash_K[:, None, None]) & (beam.score_K > NEVER / 2)[:, None, None]
-        stay_label_K = jnp.logaddexp(
-            stay_label_K, jax.nn.logsumexp(jnp.where(same_KxKxV, grow_KxV[None], NEVER), axis=(1, 2))
-        )
-        grow_KxV = jnp.where(same_KxKxV.any(0), NEVER, grow_KxV)
-        total = jnp.concatenate([jnp.logaddexp(stay_blank_K, stay_label_K), grow_KxV.reshape(-1)])
-        score_K, chosen_K = jax.lax.top_k(total, width)
-        grows_K = chosen_K >= width
-        parent_K = jnp.where(grows_K, (chosen_K - width) // V, chosen_K)
-        new_K = jnp.where(grows_K, (chosen_K - width) % V, 0)
-        tokens_KxU, count_K = _written(beam.tokens_KxU[parent_K], beam.count_K[parent_K], new_K, grows_K)
-        hash_K = jnp.where(grows_K, _hash(beam.hash_K[parent_K], new_K), beam.hash_K[parent_K])
-        after = Beam(tokens_KxU, count_K, score_K, hash_K)
+        stay_label_K, grow_KxV = _together(beam, stay_label_K, beam.score_K > NEVER / 2, grow_KxV)
+        after, parent_K, _, grows_K = _best(beam, jnp.logaddexp(stay_blank_K, stay_label_K), grow_KxV)
         after_blank_K = jnp.where(grows_K, NEVER, stay_blank_K[parent_K])
-        after_label_K = jnp.where(grows_K, score_K, stay_label_K[parent_K])
+        after_label_K = jnp.where(grows_K, after.score_K, stay_label_K[parent_K])
         open_ = t < frames
         new, old = (after, after_blank_K, after_label_K), (beam, blank_K, label_K)
         return jax.tree.map(lambda a, b: jnp.where(open_, a, b), new, old), None
@@ -120,22 +124,13 @@ def transducer(
         ended = (ended_K[i], beam.tokens_KxU[i], beam.count_K[i])
         best = jax.tree.map(lambda a, b: jnp.where(ended[0] > best[0], a, b), ended, best)
         stay_K = jnp.where(ends_K, NEVER, said_KxV[:, 0])
-        V = said_KxV.shape[1]
         grow_KxV = jnp.where((beam.count_K < frames)[:, None], said_KxV, NEVER).at[:, 0].set(NEVER)
-        grown_KxV = _hash(beam.hash_K[:, None], jnp.arange(V)[None])
-        same_KxKxV = (grown_KxV[None] == beam.hash_K[:, None, None]) & (stay_K > NEVER / 2)[:, None, None]
-        stay_K = jnp.logaddexp(stay_K, jax.nn.logsumexp(jnp.where(same_KxKxV, grow_KxV[None], NEVER), axis=(1, 2)))
-        grow_KxV = jnp.where(same_KxKxV.any(0), NEVER, grow_KxV)
-        score_K, chosen_K = jax.lax.top_k(jnp.concatenate([stay_K, grow_KxV.reshape(-1)]), width)
-        grows_K = chosen_K >= width
-        parent_K = jnp.where(grows_K, (chosen_K - width) // V, chosen_K)
-        label_K = jnp.where(grows_K, (chosen_K - width) % V, 0)
-        tokens_KxU, count_K = _written(beam.tokens_KxU[parent_K], beam.count_K[parent_K], label_K, grows_K)
-        hash_K = jnp.where(grows_K, _hash(beam.hash_K[parent_K], label_K), beam.hash_K[parent_K])
+        stay_K, grow_KxV = _together(beam, stay_K, stay_K > NEVER / 2, grow_KxV)
+        beam, parent_K, label_K, grows_K = _best(beam, stay_K, grow_KxV)
         g_KxJ, carry = jax.tree.map(lambda x: x[parent_K], (g_KxJ, carry))
         after = predict(label_K, carry)
         g_KxJ, carry = jax.tree.map(lambda a, b: jnp.where(grows_K[:, None], a, b), after, (g_KxJ, carry))
-        return (Beam(tokens_KxU, count_K, score_K, hash_K), g_KxJ, carry, best), None
+        return (beam, g_KxJ, carry, best), None
 
     (_, _, _, best), _ = jax.lax.scan(move, (beam, g_KxJ, carry, best), jnp.arange(2 * T))
     return best[1], best[2]
