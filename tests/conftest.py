@@ -13,3 +13,8 @@ def eight_devices() -> dict[str, str]:
     """The environment of a process that has eight."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest tests first, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: "test_several" not in item.nodeid and "test_runs" not in item.nodeid)

@@ -72,9 +72,21 @@ def alike(a, b):
     assert np.allclose(*losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shard", [pytest.param("false", marks=pytest.mark.slow), "true"])
-def test_four_devices_prune_as_one(shard, recipe_file, alone, tmp_path):
-    ended(start(recipe_file, tmp_path / "run", 4, "--train.shard", shard))
+def test_four_devices_prune_as_one_and_one_goes_on_where_they_were(recipe_file, alone, tmp_path):
+    """Large parameters are split; the checkpoint of step 3 goes on, on one device."""
+    out = tmp_path / "run"
+    ended(start(recipe_file, out, 4, "--train.shard", "true"))
+    alike(alone, out)
+    checkpoints.found(out / "checkpoints")[-1].path.unlink()
+    named = [(o[2:], v) for o, v in zip(OPTIONS[::2], OPTIONS[1::2], strict=True)]
+    one = [("train.devices", "1"), ("train.shard", "false")]
+    session.train(recipe_file, out, [*named, *one], resume=True, quiet=True)
+    alike(alone, out)
+
+
+@pytest.mark.slow
+def test_four_devices_without_splitting_parameters(recipe_file, alone, tmp_path):
+    ended(start(recipe_file, tmp_path / "run", 4))
     alike(alone, tmp_path / "run")
 
 
@@ -91,12 +103,3 @@ def test_two_processes_prune_as_one(recipe_file, alone, tmp_path):
         ended(process)
     alike(alone, tmp_path / "run")
     assert (tmp_path / "run" / "report.json").exists()
-
-
-def test_a_checkpoint_of_four_devices_resumes_on_one(recipe_file, alone, tmp_path):
-    out = tmp_path / "run"
-    ended(start(recipe_file, out, 4, "--train.steps", "6"))
-    checkpoints.found(out / "checkpoints")[-1].path.unlink()  # back to step 3
-    named = [(o[2:], v) for o, v in zip(OPTIONS[::2], OPTIONS[1::2], strict=True)]
-    session.train(recipe_file, out, [*named, ("train.devices", "1")], resume=True, quiet=True)
-    alike(alone, out)
