@@ -9,7 +9,7 @@ from csp import shrinkage
 from csp.methods.method import Decision, Iterate, Memory, Method, View, keep_worthiest, truncate
 
 
-def dual(pull: float = 3.0, soft: float = 0.0) -> Iterate:
+def dual(pull: float = 30.0, soft: float = 0.0) -> Iterate:
     """Gradients are taken at W = P(V) and move V, so what is pruned keeps a value and may come back.
 
     V is one float32 array, and its support one boolean, until `csp.settle` drops them after the freeze. Two parts of
@@ -18,7 +18,8 @@ def dual(pull: float = 3.0, soft: float = 0.0) -> Iterate:
     Args:
       pull: on every refresh the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with
         c_t growing quadratically towards the freeze and summing to `pull`. 0 is the straight-through estimator; large
-        values forget what is pruned, as gradual pruning does.
+        values forget what is pruned, towards the end, as gradual pruning does throughout. 30 did better than 3 and 10
+        wherever they were compared (RESULTS.md).
       soft: W is soft-thresholded at this fraction of the largest dead magnitude, annealed to none at the freeze;
         off by default, since it has won no comparison yet.
     """
