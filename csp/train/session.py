@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -54,13 +55,20 @@ def train(
     with Lock(out) if mesh.is_first() else contextlib.nullcontext(), Stop() as stop:
         if mesh.is_first():
             _claim(out, config, resume, [key for key, _ in overrides])
+        say = (lambda text: None) if quiet or not mesh.is_first() else _say
+        say(f"{out}: {'speaking' if config.data.synth else 'reading'} the recordings")
         data = prepare(config, out)
+        say(f"{data.train.hours:.2f} hours to train on, {data.tokens.size - 1} {config.data.tokens}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
         said = {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
         _same(at, said, [key for key, _ in overrides])
         if stop.asked:
             raise Stopped("stopped before the first step")
         return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> dict[str, Any]:
