@@ -41,10 +41,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json or not found["models"]:  # only the first of several processes has a report
         return 0
     head, *rows = report.table(found["models"])
-    print("\nThe file recognises, among others:")
-    print("\n".join(f"  said {one['reference']!r}, heard {one['heard']!r}" for one in found["examples"]))
     out = options.out or Path("runs") / found["name"]
     print(table(head, rows, right=range(1, len(head))))
+    print("\nThe file recognises, among others:")
+    print("\n".join(f"  said {one['reference']!r}, heard {one['heard']!r}" for one in found["examples"]))
     print(f"\n{out}/report.md has more. What next:")
     print(f"  csp inspect {out / found['file']}")
     print(f"  csp transcribe {out / found['file']} {_example(out)}")
