@@ -81,6 +81,14 @@ class File:
             parts = self._parts(name, entry)
             return entry, tensor.unpack(entry, parts)[0] if entry.digest else parts
 
+    def numbers(self, name: str) -> tuple[Entry, tensor.Numbers]:
+        """The values and where they stand, checked, without a dense tensor."""
+        entry, name = self.entry(name), self.manifest.tied.get(name, name)
+        with _naming(name):
+            if entry.digest:
+                return entry, tensor.numbers(entry, self._parts(name, entry), self.allow_nonfinite)
+            return entry, tensor.Numbers(np.asarray(self.decode(name)).reshape(-1), None, None)
+
     def bytes_of(self, name: str) -> int:
         """What the tensor takes in the file."""
         entry, name = self.entry(name), self.manifest.tied.get(name, name)

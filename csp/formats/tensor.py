@@ -25,6 +25,17 @@ class Pair(NamedTuple):
     v: np.ndarray
 
 
+class Numbers(NamedTuple):
+    """What is stored of a matrix, for whoever multiplies by it without making it dense.
+
+    Of factors: u's values, then v's, and the scales of u's columns, then of v's.
+    """
+
+    values: np.ndarray  # floats, or int8 codes
+    scale: np.ndarray | None  # of each output channel's codes
+    order: np.ndarray | None  # where each value stands in the flat matrix; None: one value for every entry
+
+
 class _Coded(NamedTuple):
     codec: str
     fields: dict[str, int]
@@ -177,6 +188,15 @@ def decode(entry: Entry, parts: Mapping[str, np.ndarray], allow_nonfinite: bool 
     w = np.zeros(entry.size, numbers.dtype)
     w[order] = numbers
     return w.reshape(entry.shape)
+
+
+def numbers(entry: Entry, parts: Mapping[str, np.ndarray], allow_nonfinite: bool = False) -> Numbers:
+    """The stored values and their places, checked."""
+    plain, order = unpack(entry, parts)
+    found, scale = values.stored(plain, entry.stored, entry.matrix[1] + entry.fields.get("rank", 0), entry.values)
+    if not allow_nonfinite and scale is None and not finite(found):
+        raise FormatError("it has NaN or infinite weights: allow_nonfinite=True reads them")
+    return Numbers(found, scale, order if entry.codec in codecs.SPARSE else None)
 
 
 def check(w: np.ndarray | Pair, entry: Entry, parts: Mapping[str, np.ndarray]) -> None:

@@ -41,16 +41,24 @@ def encode(values: np.ndarray, channels: np.ndarray | None, width: int, kind: st
 
 def decode(parts: Parts, count: int, channels: np.ndarray | None, width: int, kind: str, dtype: np.dtype) -> np.ndarray:
     """`count` values; `channels` is needed for the types that have a scale."""
-    stored = parts["values"]
+    numbers, scale = stored(parts, count, width, kind)
+    if scale is None:
+        return numbers.astype(dtype, copy=False)
+    assert channels is not None
+    return (numbers * scale[channels]).astype(dtype)
+
+
+def stored(parts: Parts, count: int, width: int, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """`count` floats; or int8 codes, and the scale of each of `width` channels: checked."""
+    numbers = parts["values"]
     if kind in FLOATS:
-        _expect(stored.dtype == FLOATS[kind] and stored.shape == (count,), "values", count)
-        return stored.astype(dtype, copy=False)
-    codes, scale = codes_of(stored, count, kind), parts["scale"]
+        _expect(numbers.dtype == FLOATS[kind] and numbers.shape == (count,), "values", count)
+        return numbers, None
+    codes, scale = codes_of(numbers, count, kind), parts["scale"]
     _expect(scale.dtype == np.float32 and scale.shape == (width,), "scale", width)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise FormatError("a scale is zero, negative or not finite")
-    assert channels is not None
-    return (codes * scale[channels]).astype(dtype)
+    return codes, scale
 
 
 def codes_of(stored: np.ndarray, count: int, kind: str) -> np.ndarray:

@@ -1,0 +1,52 @@
+"""What is a matrix of a model file, before kernels pack it? Its values, or codes and scales, and where they stand."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from csp.formats.reading import File
+
+
+class Coded(NamedTuple):
+    """A matrix [inputs, outputs]: y = x W."""
+
+    inputs: int
+    outputs: int
+    values: np.ndarray  # float32, or int8 codes
+    scale: np.ndarray | None  # of each output's codes
+    order: np.ndarray | None  # input x outputs + output of each value; None: of all, in turn
+
+    @property
+    def floats(self) -> bool:
+        return self.scale is None
+
+    def dense(self) -> np.ndarray:
+        """Values or codes at their places, zeros elsewhere."""
+        if self.order is None:
+            return self.values.reshape(self.inputs, self.outputs)
+        w = np.zeros(self.inputs * self.outputs, self.values.dtype)
+        w[self.order] = self.values
+        return w.reshape(self.inputs, self.outputs)
+
+    def weights(self) -> np.ndarray:
+        """The matrix in float32."""
+        w = self.dense()
+        return w if self.scale is None else w * self.scale
+
+
+def read(file: File, name: str) -> list[Coded]:
+    """The matrix of that name; two of them, to be multiplied by in turn, where factors are stored."""
+    entry, (values, scale, order) = file.numbers(name)
+    inputs, outputs = entry.matrix
+    values = values if scale is not None else values.astype(np.float32)
+    if entry.codec != "factors":
+        return [Coded(inputs, outputs, values, scale, None if order is None else np.ascontiguousarray(order, np.int64))]
+    rank = entry.fields["rank"]
+    u, v = values[: inputs * rank], values[inputs * rank :]
+    scales = (None, None) if scale is None else (scale[:rank], scale[rank:])
+    return [Coded(inputs, rank, u, scales[0], None), Coded(rank, outputs, v, scales[1], None)]
+
+
+def vector(file: File, name: str) -> np.ndarray:
+    """A vector, or a small table, in float32."""
+    return np.ascontiguousarray(file.decode(name), np.float32)

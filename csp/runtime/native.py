@@ -1,0 +1,248 @@
+"""Which kernels run here? A library of C++ for this machine's instructions, called through ctypes; see native/api.h.
+
+CSP_KERNELS=avx512, avx2, portable or reference forces one. Python's lock is free while a kernel runs.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csp.runtime import reference
+from csp.runtime.matrix import Coded
+
+LIBRARY = Path(__file__).with_name("_kernels.so")
+SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
+LAYOUTS = ("dense", "banks", "quads")
+LANES, BANK = 16, 128
+_pointer = ctypes.c_void_p
+
+
+class _Packed(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("layout", "floats", "inputs", "outputs")]
+    _fields_ += [(name, _pointer) for name in ("data", "steps", "scale", "sums")]
+
+
+class _Values(ctypes.Structure):
+    _fields_ = [("order", _pointer), ("values", _pointer), ("count", ctypes.c_int64)]
+    _fields_ += [(name, ctypes.c_int32) for name in ("layout", "floats", "inputs", "outputs")]
+
+
+_LONG = ctypes.c_int64
+_KERNELS = {
+    "linear": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _pointer),
+    "lstm": (ctypes.c_int, _pointer, _pointer, _pointer, _pointer, _LONG, _pointer, _pointer, _pointer),
+    "norm": (None, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, _pointer),
+    "tanh_of_sum": (None, _pointer, _pointer, _LONG, _pointer),
+    "silu": (None, _pointer, _LONG, _pointer),
+    "gate": (None, _pointer, _LONG, _LONG, _pointer),
+    "depthwise": (None, _pointer, _LONG, _LONG, _pointer, _LONG, _pointer),
+}
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [(name, ctypes.CFUNCTYPE(*types)) for name, types in _KERNELS.items()]
+
+
+class Matrix(NamedTuple):
+    """A matrix as the kernels read it; the arrays are kept for as long as the structure points into them."""
+
+    inputs: int
+    outputs: int
+    layout: str
+    nbytes: int
+    packed: Any
+    arrays: tuple[np.ndarray, ...]
+
+
+class Native:
+    """The kernels of one instruction set."""
+
+    def __init__(self, library: ctypes.CDLL, table: _Table, name: str):
+        self.name, self._library, self._table = name, library, table
+
+    def pack(self, coded: Coded, layout: str | None = None) -> Matrix:
+        """The layout that takes the fewest bytes, or the one that is asked for."""
+        if layout is None:
+            sizes = {"dense": _dense_bytes(coded)}
+            if coded.order is not None:
+                sizes |= {name: self._count(coded, name)[0] for name in ("banks", "quads")[: 1 if coded.floats else 2]}
+            layout = min(sizes, key=lambda name: sizes[name])
+        return self._dense(coded) if layout == "dense" else self._sparse(coded, layout)
+
+    def linear(self, w: Matrix, bias: np.ndarray | None, x_BxI: np.ndarray) -> np.ndarray:
+        """x W + bias."""
+        x_BxI = _ready(x_BxI, w.inputs)
+        y = np.empty((len(x_BxI), w.outputs), np.float32)
+        _done(self._table.linear(ctypes.addressof(w.packed), _at(bias), _at(x_BxI), len(x_BxI), _at(y)))
+        return y
+
+    def lstm(
+        self, w: Matrix, r: Matrix, bias: np.ndarray, x_TxI: np.ndarray, h_H: np.ndarray, c_H: np.ndarray
+    ) -> np.ndarray:
+        """Every h; h_H and c_H are brought up to date."""
+        x_TxI = _ready(x_TxI, w.inputs)
+        out = np.empty((len(x_TxI), r.inputs), np.float32)
+        packed = ctypes.addressof(w.packed), ctypes.addressof(r.packed)
+        _done(self._table.lstm(*packed, _at(bias), _at(x_TxI), len(x_TxI), _at(h_H), _at(c_H), _at(out)))
+        return out
+
+    def norm(
+        self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, added: np.ndarray | None = None
+    ) -> np.ndarray:
+        x_TxD = _ready(x_TxD, len(scale))
+        added = None if added is None else _ready(added, len(scale))
+        out = np.empty_like(x_TxD)
+        self._table.norm(_at(x_TxD), *x_TxD.shape, _at(scale), _at(bias), _at(added), _at(out))
+        return out
+
+    def tanh_of_sum(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = _ready(a, a.shape[-1]), _ready(b, a.shape[-1])
+        out = np.empty_like(a)
+        self._table.tanh_of_sum(_at(a), _at(b), a.size, _at(out))
+        return out
+
+    def silu(self, x: np.ndarray) -> np.ndarray:
+        x = _ready(x, x.shape[-1])
+        out = np.empty_like(x)
+        self._table.silu(_at(x), x.size, _at(out))
+        return out
+
+    def gate(self, x_TxD: np.ndarray) -> np.ndarray:
+        x_TxD = _ready(x_TxD, x_TxD.shape[-1])
+        out = np.empty((len(x_TxD), x_TxD.shape[1] // 2), np.float32)
+        self._table.gate(_at(x_TxD), *out.shape, _at(out))
+        return out
+
+    def depthwise(self, x_TxD: np.ndarray, taps_KxD: np.ndarray) -> np.ndarray:
+        """Sums of K rows in turn: K - 1 rows fewer than x has."""
+        x_TxD = _ready(x_TxD, taps_KxD.shape[1])
+        out = np.empty((len(x_TxD) - len(taps_KxD) + 1, x_TxD.shape[1]), np.float32)
+        self._table.depthwise(_at(x_TxD), *out.shape, _at(taps_KxD), len(taps_KxD), _at(out))
+        return out
+
+    def _dense(self, coded: Coded) -> Matrix:
+        data, sums = np.zeros(_dense_bytes(coded), np.uint8), np.zeros(_padded(coded.outputs), np.int32)
+        values = np.ascontiguousarray(coded.dense().reshape(-1))
+        said = self._values(coded, "dense", values)
+        self._library.csp_fill_dense(ctypes.byref(said), _pointer(_at(data)), _pointer(_at(sums)))
+        return self._matrix(coded, "dense", data, None, sums)
+
+    def _sparse(self, coded: Coded, layout: str) -> Matrix:
+        total, living, steps = self._count(coded, layout)
+        data, sums = np.zeros(total, np.uint8), np.zeros(_padded(coded.outputs), np.int32)
+        said = self._values(coded, layout, coded.values)
+        pointers = [_pointer(_at(array)) for array in (living, steps, data, sums)]
+        _done(self._library.csp_fill(ctypes.byref(said), *pointers))
+        return self._matrix(coded, layout, data, steps, sums)
+
+    def _count(self, coded: Coded, layout: str) -> tuple[int, np.ndarray, np.ndarray]:
+        """Bytes of the data, what lives in each lane of each tile, and how many steps each tile takes."""
+        tiles = _padded(coded.outputs) // LANES * -(-coded.inputs // BANK)
+        living, steps = np.empty(tiles * LANES, np.uint32), np.empty(tiles, np.uint8)
+        said = self._values(coded, layout, coded.values)
+        total = self._library.csp_count(ctypes.byref(said), _pointer(_at(living)), _pointer(_at(steps)))
+        if total < 0:
+            raise ValueError("a place lies beyond the matrix, or is taken twice")
+        return total, living, steps
+
+    def _values(self, coded: Coded, layout: str, values: np.ndarray) -> _Values:
+        order = None if layout == "dense" else coded.order
+        numbers = (LAYOUTS.index(layout), coded.floats, coded.inputs, coded.outputs)
+        return _Values(_at(order), _at(values), len(values), *numbers)
+
+    def _matrix(
+        self, coded: Coded, layout: str, data: np.ndarray, steps: np.ndarray | None, sums: np.ndarray
+    ) -> Matrix:
+        scale = np.zeros(len(sums), np.float32)
+        if coded.scale is not None:
+            scale[: coded.outputs] = coded.scale
+        numbers = (LAYOUTS.index(layout), coded.floats, coded.inputs, coded.outputs)
+        packed = _Packed(*numbers, _at(data), _at(steps), _at(scale), _at(sums))
+        arrays = tuple(array for array in (data, steps, scale, sums) if array is not None)
+        return Matrix(coded.inputs, coded.outputs, layout, sum(array.nbytes for array in arrays), packed, arrays)
+
+
+Kernels = Native | reference.Reference
+
+
+@functools.cache
+def kernels(name: str | None = None) -> Kernels:
+    """The fastest that this machine can run, or the one of this name; without the library, those of NumPy."""
+    name = name or os.environ.get("CSP_KERNELS") or None
+    if name is not None and name not in (*SETS, "reference"):
+        raise ValueError(f"CSP_KERNELS={name} is none of {', '.join((*SETS, 'reference'))}")
+    if name == "reference":
+        return reference.Reference()
+    found = {} if _library() is None else _found()
+    if name is not None:
+        if name not in found:
+            raise ValueError(f"CSP_KERNELS={name} cannot run here: {why_not() or ', '.join(found) + ' can'}")
+        return found[name]
+    return found[SETS[max(map(SETS.index, found))]] if found else reference.Reference()
+
+
+def why_not() -> str:
+    """Why the library is not used, in a line; nothing if it is."""
+    if not LIBRARY.exists():
+        return "csp's kernels were not built (no C++ compiler at pip install): NumPy does their work, slowly"
+    return "" if _library() else "csp's kernels are older than their sources, pip install csp again: NumPy does their work"
+
+
+def _found() -> dict[str, Native]:
+    library = _library()
+    assert library is not None
+    tables = {name: library.csp_kernels(number) for number, name in enumerate(SETS)}
+    return {name: Native(library, _Table.from_address(at), name) for name, at in tables.items() if at}
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    if not LIBRARY.exists():
+        return None
+    library = ctypes.CDLL(str(LIBRARY))
+    library.csp_source.restype = ctypes.c_char_p
+    if library.csp_source().decode() != source_digest(LIBRARY.parent / "native"):
+        return None
+    library.csp_kernels.restype = _pointer
+    library.csp_count.restype = ctypes.c_int64
+    return library
+
+
+def source_digest(folder: Path) -> str:
+    """As build.py computes it, which is imported without csp."""
+    import hashlib
+
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
+        hashed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return hashed.hexdigest()
+
+
+def _padded(outputs: int) -> int:
+    return -(-outputs // LANES) * LANES
+
+
+def _dense_bytes(coded: Coded) -> int:
+    inputs = 4 * coded.inputs if coded.floats else -(-coded.inputs // 4) * 4
+    return inputs * _padded(coded.outputs)
+
+
+def _ready(x: np.ndarray, width: int) -> np.ndarray:
+    if x.shape[-1] != width:
+        raise ValueError(f"rows of {x.shape[-1]} numbers, where {width} are expected")
+    return np.ascontiguousarray(x, np.float32)
+
+
+def _at(x: np.ndarray | None) -> int | None:
+    return None if x is None else x.__array_interface__["data"][0]
+
+
+def _done(code: int) -> None:
+    if code:
+        raise MemoryError("not enough memory to run the model")
+
+

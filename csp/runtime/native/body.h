@@ -1,0 +1,228 @@
+// What is written once for all instruction sets. Before it a file defines, in a namespace of its own without a name:
+//   TABLE                                   bytes that a bank of activations takes in the form its kernels read
+//   arrange(codes, table)                   128 activations into that form
+//   dense(data, quads, codes, sums)         16 lanes of sums, and the end of the group's data
+//   banks(data, steps, banks, tables, sums)
+//   quads(data, steps, banks, codes, sums)
+//   banks_float(data, steps, banks, x, sums)
+#pragma once
+#include <stdlib.h>
+#include <string.h>
+
+#include "api.h"
+#include "vectors.h"
+
+namespace {
+
+inline int64_t banks_of(int64_t inputs) { return (inputs + CSP_BANK - 1) / CSP_BANK; }
+inline int64_t groups_of(int64_t outputs) { return (outputs + CSP_LANES - 1) / CSP_LANES; }
+
+// round(x / scale) + 128 with scale = max |x| / 127; what is missing to a whole bank is 128, which is zero.
+float quantise(const float *x, int32_t count, uint8_t *codes) {
+  Ints highest = {};
+  for (int64_t i = 0; i < count; i += 16) {
+    Ints size = (Ints)load_some(x + i, count - i) & 0x7fffffff;
+    highest = size > highest ? size : highest;
+  }
+  int32_t top = 0;
+  for (int i = 0; i < 16; i++) top = highest[i] > top ? highest[i] : top;
+  float most;
+  memcpy(&most, &top, 4);
+  memset(codes, 128, (size_t)banks_of(count) * CSP_BANK);
+  if (!(most > 1e-30f)) return 0.0f;
+  float inverse = 127.0f / most;
+  for (int64_t i = 0; i < count; i += 16) {
+    Ints code = __builtin_convertvector((load_some(x + i, count - i) * inverse + ROUND) - ROUND, Ints) + 128;
+    Bytes byte = __builtin_convertvector(code, Bytes);
+    memcpy(codes + i, &byte, (size_t)(count - i < 16 ? count - i : 16));
+  }
+  return most / 127.0f;
+}
+
+// Activations of a few rows, in the form that a layout's kernel reads.
+struct Rows {
+  uint8_t *memory, *bytes;
+  float *scales;
+  int64_t stride;
+};
+
+int64_t row_bytes(const Packed &w) {
+  if (w.floats) return banks_of(w.inputs) * CSP_BANK * 4;
+  return banks_of(w.inputs) * (w.layout == BANKS ? TABLE : CSP_BANK);
+}
+
+int prepare(Rows *rows, const Packed &w, int64_t batch) {
+  rows->stride = row_bytes(w);
+  rows->memory = (uint8_t *)malloc((size_t)(batch * (rows->stride + 4) + banks_of(w.inputs) * CSP_BANK + 128));
+  if (!rows->memory) return 1;
+  rows->bytes = (uint8_t *)(((uintptr_t)rows->memory + 63) & ~(uintptr_t)63);
+  rows->scales = (float *)(rows->bytes + batch * rows->stride + banks_of(w.inputs) * CSP_BANK);
+  return 0;
+}
+
+void read_rows(Rows *rows, const Packed &w, const float *x, int64_t batch) {
+  uint8_t *codes = rows->bytes + batch * rows->stride;
+  for (int64_t b = 0; b < batch; b++) {
+    uint8_t *row = rows->bytes + b * rows->stride;
+    if (w.floats) {
+      memcpy(row, x + b * w.inputs, (size_t)w.inputs * 4);
+      memset(row + (size_t)w.inputs * 4, 0, (size_t)(rows->stride - (int64_t)w.inputs * 4));
+    } else if (w.layout != BANKS) {
+      rows->scales[b] = quantise(x + b * w.inputs, w.inputs, row);
+    } else {
+      rows->scales[b] = quantise(x + b * w.inputs, w.inputs, codes);
+      for (int64_t bank = 0; bank < banks_of(w.inputs); bank++) arrange(codes + bank * CSP_BANK, row + bank * TABLE);
+    }
+  }
+}
+
+const uint8_t *dense_float(const uint8_t *data, int64_t inputs, const float *x, Floats *sums) {
+  Floats even = {}, odd = {};  // two chains, so that additions need not wait for one another
+  const float *w = (const float *)data;
+  int64_t i = 0;
+  for (; i + 1 < inputs; i += 2, w += 32) {
+    even = even + load(w) * x[i];
+    odd = odd + load(w + 16) * x[i + 1];
+  }
+  if (i < inputs) even = even + load(w) * x[i], w += 16;
+  *sums = even + odd;
+  return (const uint8_t *)w;
+}
+
+// One group of outputs for one row; returns the end of the group's data.
+inline const uint8_t *group(const Packed &w, const uint8_t *data, const uint8_t *steps, const uint8_t *row, float scale,
+                            int64_t first, Floats *y) {
+  int64_t banks_ = banks_of(w.inputs);
+  if (w.floats) {
+    if (w.layout == DENSE) return dense_float(data, w.inputs, (const float *)row, y);
+    return banks_float(data, steps, banks_, (const float *)row, y);
+  }
+  Ints sums = {};
+  if (w.layout == DENSE) data = dense(data, (w.inputs + 3) / 4, row, &sums);
+  else if (w.layout == BANKS) data = banks(data, steps, banks_, row, &sums);
+  else data = quads(data, steps, banks_, row, &sums);
+  sums = sums - load(w.sums + first) * 128;
+  *y = __builtin_convertvector(sums, Floats) * (load(w.scale + first) * scale);
+  return data;
+}
+
+// y += where `added`, and else y = (bias or 0) + x W.
+void product(const Packed &w, const Rows &rows, int64_t batch, const float *bias, bool added, float *y) {
+  const uint8_t *data = w.data, *steps = w.steps;
+  for (int64_t first = 0; first < w.outputs; first += CSP_LANES) {
+    const uint8_t *end = data;
+    for (int64_t b = 0; b < batch; b++) {
+      Floats sum;
+      end = group(w, data, steps, rows.bytes + b * rows.stride, rows.scales[b], first, &sum);
+      float *to = y + b * w.outputs + first;
+      if (added) sum = load_some(to, w.outputs - first) + sum;
+      else if (bias) sum = load_some(bias + first, w.outputs - first) + sum;
+      store_some(to, sum, w.outputs - first);
+    }
+    data = end;
+    if (steps) steps += banks_of(w.inputs);
+  }
+}
+
+const int64_t TOGETHER = 64;  // rows that read a group of weights while it is in the first cache
+
+int linear(const Packed *w, const float *bias, const float *x, int64_t batch, float *y) {
+  int64_t most = batch < TOGETHER ? batch : TOGETHER;
+  Rows rows = {};
+  if (prepare(&rows, *w, most)) return 1;
+  for (int64_t b = 0; b < batch; b += most) {
+    int64_t now = batch - b < most ? batch - b : most;
+    read_rows(&rows, *w, x + b * w->inputs, now);
+    product(*w, rows, now, bias, false, y + b * w->outputs);
+  }
+  free(rows.memory);
+  return 0;
+}
+
+void cell(const float *gates, int64_t width, float *h, float *c, float *out) {
+  for (int64_t i = 0; i < width; i += 16) {
+    int64_t n = width - i;
+    Floats in = sigmoid(load_some(gates + i, n)), forget = sigmoid(load_some(gates + width + i, n));
+    Floats fresh = hyperbolic(load_some(gates + 2 * width + i, n));
+    Floats kept = forget * load_some(c + i, n) + in * fresh;
+    Floats said = sigmoid(load_some(gates + 3 * width + i, n)) * hyperbolic(kept);
+    store_some(c + i, kept, n);
+    store_some(h + i, said, n);
+    store_some(out + i, said, n);
+  }
+}
+
+int lstm(const Packed *input, const Packed *recurrent, const float *bias, const float *x, int64_t steps, float *h,
+         float *c, float *out) {
+  int64_t most = steps < TOGETHER ? steps : TOGETHER, width = recurrent->inputs;
+  Rows seen = {}, before = {};
+  float *gates = (float *)malloc((size_t)(most * 4 * width * 4));
+  int failed = !gates || prepare(&seen, *input, most) || prepare(&before, *recurrent, 1);
+  for (int64_t t = 0; t < steps && !failed; t += most) {
+    int64_t now = steps - t < most ? steps - t : most;
+    read_rows(&seen, *input, x + t * input->inputs, now);
+    product(*input, seen, now, bias, false, gates);
+    for (int64_t i = 0; i < now; i++) {
+      read_rows(&before, *recurrent, h, 1);
+      product(*recurrent, before, 1, nullptr, true, gates + i * 4 * width);
+      cell(gates + i * 4 * width, width, h, c, out + (t + i) * width);
+    }
+  }
+  free(seen.memory), free(before.memory), free(gates);
+  return failed;
+}
+
+void norm(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const float *added,
+          float *out) {
+  for (int64_t r = 0; r < rows; r++, x += width, out += width) {
+    Floats sum = {}, square = {};
+    for (int64_t i = 0; i < width; i += 16) sum = sum + load_some(x + i, width - i);
+    float mean = total(sum) / (float)width;
+    for (int64_t i = 0; i < width; i += 16) {
+      Floats d = load_some(x + i, width - i) - mean;
+      if (width - i < 16) d = load_some((const float *)&d, width - i);
+      square = square + d * d;
+    }
+    float inverse = 1.0f / __builtin_sqrtf(total(square) / (float)width + 1e-5f);
+    for (int64_t i = 0; i < width; i += 16) {
+      int64_t n = width - i;
+      Floats y = ((load_some(x + i, n) - mean) * inverse) * load_some(scale + i, n) + load_some(bias + i, n);
+      if (added) y = y + load_some(added + r * width + i, n);
+      store_some(out + i, y, n);
+    }
+  }
+}
+
+void tanh_of_sum(const float *a, const float *b, int64_t count, float *out) {
+  for (int64_t i = 0; i < count; i += 16)
+    store_some(out + i, hyperbolic(load_some(a + i, count - i) + load_some(b + i, count - i)), count - i);
+}
+
+void silu(const float *x, int64_t count, float *out) {
+  for (int64_t i = 0; i < count; i += 16) {
+    Floats v = load_some(x + i, count - i);
+    store_some(out + i, v * sigmoid(v), count - i);
+  }
+}
+
+void gate(const float *x, int64_t rows, int64_t width, float *out) {
+  for (int64_t r = 0; r < rows; r++, x += 2 * width, out += width)
+    for (int64_t i = 0; i < width; i += 16) {
+      Floats v = load_some(x + i, width - i) * sigmoid(load_some(x + width + i, width - i));
+      store_some(out + i, v, width - i);
+    }
+}
+
+void depthwise(const float *x, int64_t rows, int64_t width, const float *taps, int64_t count, float *out) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < width; i += 16) {
+      Floats sum = {};
+      for (int64_t k = 0; k < count; k++)
+        sum = sum + load_some(x + (r + k) * width + i, width - i) * load_some(taps + k * width + i, width - i);
+      store_some(out + r * width + i, sum, width - i);
+    }
+}
+
+}  // namespace
+
+#define CSP_TABLE {linear, lstm, norm, tanh_of_sum, silu, gate, depthwise}

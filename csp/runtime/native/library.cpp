@@ -1,0 +1,123 @@
+// What Python calls first: which kernels this machine can run, and how a matrix is packed for them. No instruction here
+// is beyond what every machine has.
+#include <stdlib.h>
+#include <string.h>
+
+#include "api.h"
+
+// 0 portable, 1 AVX2, 2 AVX-512; null where this machine cannot run them.
+CSP_PUBLIC const Kernels *csp_kernels(int set) {
+  if (set == 0) return &csp_portable;
+#if defined(__x86_64__)
+  if (set == 1 && __builtin_cpu_supports("avx2")) return &csp_avx2;
+  if (set == 2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    return &csp_avx512;
+#endif
+  return nullptr;
+}
+
+// The digest of the sources of which this library was built.
+CSP_PUBLIC const char *csp_source() { return CSP_SOURCE; }
+
+// What is known of a matrix before it is packed: `count` values at order[i] = input x outputs + output.
+struct Values {
+  const int64_t *order;
+  const void *values;  // int8 codes or floats
+  int64_t count;
+  int32_t layout, floats, inputs, outputs;
+};
+
+static bool is_zero(const Values *v, int64_t i) {
+  return v->floats ? ((const float *)v->values)[i] == 0.0f : ((const int8_t *)v->values)[i] == 0;
+}
+
+static int64_t banks_of(const Values *v) { return (v->inputs + CSP_BANK - 1) / CSP_BANK; }
+static int64_t groups_of(const Values *v) { return (v->outputs + CSP_LANES - 1) / CSP_LANES; }
+
+// Where the counts of (group, bank, lane) stand for one entry.
+static int64_t slot_of(const Values *v, int64_t input, int64_t output) {
+  return ((output / CSP_LANES) * banks_of(v) + input / CSP_BANK) * CSP_LANES + output % CSP_LANES;
+}
+
+static int64_t step_bytes(const Values *v) { return v->layout == BANKS && !v->floats ? 128 : 80; }
+
+// Fills `steps`, one for each group and bank, from `living`, which has a word for each group, bank and lane: a count for
+// BANKS, a set of the 32 quads for QUADS. Returns the bytes that the data will take, or -1 for an entry beyond the matrix.
+CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) {
+  int64_t tiles = groups_of(v) * banks_of(v), size = (int64_t)v->inputs * v->outputs, total = 0;
+  memset(living, 0, (size_t)tiles * CSP_LANES * 4);
+  for (int64_t i = 0; i < v->count; i++) {
+    if (v->order[i] < 0 || v->order[i] >= size) return -1;
+    if (is_zero(v, i)) continue;
+    int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
+    uint32_t *here = living + slot_of(v, input, output);
+    if (v->layout == QUADS) *here |= 1u << (input % CSP_BANK / 4);
+    else ++*here;
+  }
+  for (int64_t t = 0; t < tiles; t++) {
+    uint32_t most = 0;
+    for (int lane = 0; lane < CSP_LANES; lane++) {
+      uint32_t n = living[t * CSP_LANES + lane];
+      if (v->layout == QUADS) n = (uint32_t)__builtin_popcount(n);
+      most = n > most ? n : most;
+    }
+    if (most > CSP_BANK) return -1;
+    steps[t] = (uint8_t)(v->layout == BANKS && !v->floats ? (most + 3) / 4 : most);
+    total += steps[t] * step_bytes(v);
+  }
+  return total;
+}
+
+static void place(const Values *v, int64_t i, int64_t slot, int64_t input, int lane, uint8_t *tile) {
+  uint8_t at = (uint8_t)((input & 63) | (input % CSP_BANK >> 6) << 7);
+  if (v->layout == QUADS) {
+    uint8_t *step = tile + slot * 80;
+    step[lane] = (uint8_t)(input % CSP_BANK / 4);
+    step[16 + 4 * lane + input % 4] = ((const uint8_t *)v->values)[i];
+  } else if (v->floats) {
+    uint8_t *step = tile + slot * 80;
+    step[lane] = at;
+    memcpy(step + 16 + 4 * lane, (const float *)v->values + i, 4);
+  } else {
+    uint8_t *step = tile + slot / 4 * 128;
+    step[4 * lane + slot % 4] = at;
+    step[64 + 4 * lane + slot % 4] = ((const uint8_t *)v->values)[i];
+  }
+}
+
+// The data and the sums of the codes, both zero before; `living` and `steps` as `csp_count` left them. 0, or 1 where
+// memory ends.
+CSP_PUBLIC int csp_fill(const Values *v, const uint32_t *living, const uint8_t *steps, uint8_t *data, int32_t *sums) {
+  int64_t tiles = groups_of(v) * banks_of(v);
+  int64_t *starts = (int64_t *)malloc((size_t)(tiles + 1) * 8);
+  uint8_t *used = (uint8_t *)calloc((size_t)(tiles * CSP_LANES + 1), 1);
+  if (!starts || !used) return free(starts), free(used), 1;
+  starts[0] = 0;
+  for (int64_t t = 0; t < tiles; t++) starts[t + 1] = starts[t] + steps[t] * step_bytes(v);
+  for (int64_t i = 0; i < v->count; i++) {
+    if (is_zero(v, i)) continue;
+    int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs, at = slot_of(v, input, output);
+    int64_t slot = v->layout == QUADS ? __builtin_popcount(living[at] & ((1u << (input % CSP_BANK / 4)) - 1)) : used[at]++;
+    place(v, i, slot, input, (int)(output % CSP_LANES), data + starts[at / CSP_LANES]);
+    if (!v->floats) sums[output] += ((const int8_t *)v->values)[i];
+  }
+  free(starts), free(used);
+  return 0;
+}
+
+// A dense matrix [inputs, outputs]: `data` is zero before, and of whole groups and whole fours of inputs.
+CSP_PUBLIC void csp_fill_dense(const Values *v, uint8_t *data, int32_t *sums) {
+  int64_t fours = (v->inputs + 3) / 4;
+  for (int64_t input = 0; input < v->inputs; input++)
+    for (int64_t output = 0; output < v->outputs; output++) {
+      int64_t from = input * v->outputs + output, group = output / CSP_LANES, lane = output % CSP_LANES;
+      if (v->floats) {
+        memcpy(data + ((group * v->inputs + input) * CSP_LANES + lane) * 4, (const float *)v->values + from, 4);
+      } else {
+        int8_t code = ((const int8_t *)v->values)[from];
+        data[(group * fours + input / 4) * 64 + 4 * lane + input % 4] = (uint8_t)code;
+        sums[output] += code;
+      }
+    }
+}

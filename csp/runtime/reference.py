@@ -1,0 +1,124 @@
+"""What do the kernels compute? The same in NumPy, operation by operation, so that int8 models give the same bits.
+
+It is the oracle of the library's tests, and does its work, slowly, where the library could not be built.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from csp.runtime.matrix import Coded
+
+_ROUND = np.float32(12582912)
+_LANES = 16
+
+
+class Matrix(NamedTuple):
+    inputs: int
+    outputs: int
+    layout: str
+    nbytes: int
+    weights: np.ndarray  # float32; or codes, in floats wide enough to add them exactly
+    scale: np.ndarray | None
+
+
+class Reference:
+    name = "reference"
+
+    def pack(self, coded: Coded, layout: str | None = None) -> Matrix:
+        wide = np.float32 if coded.floats or coded.inputs * 127 * 127 < 2**24 else np.float64
+        weights = coded.dense().astype(wide)
+        return Matrix(coded.inputs, coded.outputs, "dense", weights.nbytes, weights, coded.scale)
+
+    def linear(self, w: Matrix, bias: np.ndarray | None, x_BxI: np.ndarray) -> np.ndarray:
+        y = _product(w, np.asarray(x_BxI, np.float32))
+        return y if bias is None else bias + y
+
+    def lstm(
+        self, w: Matrix, r: Matrix, bias: np.ndarray, x_TxI: np.ndarray, h_H: np.ndarray, c_H: np.ndarray
+    ) -> np.ndarray:
+        gates_TxG = bias + _product(w, np.asarray(x_TxI, np.float32))
+        out = np.empty((len(x_TxI), r.inputs), np.float32)
+        for t, gates in enumerate(gates_TxG):
+            i, f, z, o = np.split(gates + _product(r, h_H[None])[0], 4)
+            c_H[:] = sigmoid(f) * c_H + sigmoid(i) * hyperbolic(z)
+            h_H[:] = sigmoid(o) * hyperbolic(c_H)
+            out[t] = h_H
+        return out
+
+    def norm(
+        self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, added: np.ndarray | None = None
+    ) -> np.ndarray:
+        width = np.float32(x_TxD.shape[1])
+        centred = x_TxD - (_total(x_TxD) / width)[:, None]
+        inverse = np.float32(1) / np.sqrt(_total(centred * centred) / width + np.float32(1e-5))
+        y = (centred * inverse[:, None]) * scale + bias
+        return y if added is None else y + added
+
+    def tanh_of_sum(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return hyperbolic(a + b)
+
+    def silu(self, x: np.ndarray) -> np.ndarray:
+        return x * sigmoid(x)
+
+    def gate(self, x_TxD: np.ndarray) -> np.ndarray:
+        value, gate = np.split(x_TxD, 2, axis=1)
+        return value * sigmoid(gate)
+
+    def depthwise(self, x_TxD: np.ndarray, taps_KxD: np.ndarray) -> np.ndarray:
+        rows = len(x_TxD) - len(taps_KxD) + 1
+        y = np.zeros((rows, x_TxD.shape[1]), np.float32)
+        for k, tap in enumerate(taps_KxD):
+            y = y + x_TxD[k : k + rows] * tap
+        return y
+
+
+def quantise(x_BxI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes -127..127 as floats, and the scale of each row: max |x| / 127."""
+    top_B = np.abs(x_BxI).max(axis=1, initial=0)
+    heard = top_B > np.float32(1e-30)
+    inverse_B = np.divide(np.float32(127), top_B, out=np.zeros_like(top_B), where=heard)
+    codes = (x_BxI * inverse_B[:, None] + _ROUND) - _ROUND
+    return codes, np.where(heard, top_B / np.float32(127), np.float32(0))
+
+
+def _product(w: Matrix, x_BxI: np.ndarray) -> np.ndarray:
+    if w.scale is None:
+        return x_BxI @ w.weights
+    codes_BxI, scale_B = quantise(x_BxI)
+    sums = (codes_BxI.astype(w.weights.dtype) @ w.weights).astype(np.float32)
+    return sums * (w.scale * scale_B[:, None])
+
+
+def exponential(x: np.ndarray) -> np.ndarray:
+    f = np.float32
+    x = np.minimum(np.maximum(x, f(-87)), f(88))
+    n = (x * f(1.44269504) + _ROUND) - _ROUND
+    r = (x - n * f(0.693359375)) + n * f(2.12194440e-4)
+    p = np.full_like(x, f(1.9875691500e-4))
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = p * r + f(c)
+    p = p * (r * r) + r + f(1)
+    return p * ((n.astype(np.int32) + 127) << 23).view(np.float32)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.float32(1) / (exponential(-x) + np.float32(1))
+
+
+def hyperbolic(x: np.ndarray) -> np.ndarray:
+    return np.float32(1) - np.float32(2) / (exponential(x + x) + np.float32(1))
+
+
+def _total(x_TxD: np.ndarray) -> np.ndarray:
+    """The sum of each row: every 16th number in turn, then halves onto halves."""
+    rows, width = x_TxD.shape
+    lanes = np.zeros((rows, _LANES), np.float32)
+    for first in range(0, width, _LANES):
+        piece = x_TxD[:, first : first + _LANES]
+        lanes[:, : piece.shape[1]] += piece
+    half = _LANES // 2
+    while half:
+        lanes[:, :half] += lanes[:, half : 2 * half]
+        half //= 2
+    return lanes[:, 0]
