@@ -1,6 +1,7 @@
 // x86-64 with AVX-512 BW and VNNI: a bank of activations lies in two registers, and a permutation fetches from it.
 #include <immintrin.h>
 
+#define CSP_WIDTH 64
 #include "api.h"
 #include "vectors.h"
 
@@ -17,7 +18,7 @@ inline void arrange(const uint8_t *codes, uint8_t *table) {
   }
 }
 
-const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, Ints *sums) {
+const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, int32_t *sums) {
   __m512i even = _mm512_setzero_si512(), odd = even;
   int32_t four[2];
   int64_t q = 0;
@@ -31,7 +32,7 @@ const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, I
     even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(four[0]), _mm512_loadu_si512(data));
     data += 64;
   }
-  *sums = (Ints)_mm512_add_epi32(even, odd);
+  _mm512_storeu_si512(sums, _mm512_add_epi32(even, odd));
   return data;
 }
 
@@ -45,7 +46,7 @@ inline __m512i fetch(__m512i low, __m512i high, __m512i places) {
   return _mm512_mask_blend_epi8(_mm512_movepi8_mask(places), firsts, seconds);
 }
 
-const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *tables, Ints *sums) {
+const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *tables, int32_t *sums) {
   __m512i sum = _mm512_setzero_si512();
   for (int64_t b = 0; b < count; b++, tables += TABLE) {
     __m512i low = _mm512_loadu_si512(tables), high = _mm512_loadu_si512(tables + 64);
@@ -54,11 +55,11 @@ const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, c
       sum = _mm512_dpbusd_epi32(sum, seen, _mm512_loadu_si512(data + 64));
     }
   }
-  *sums = (Ints)sum;
+  _mm512_storeu_si512(sums, sum);
   return data;
 }
 
-const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *codes, Ints *sums) {
+const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *codes, int32_t *sums) {
   __m512i sum = _mm512_setzero_si512();
   for (int64_t b = 0; b < count; b++, codes += CSP_BANK) {
     __m512i low = _mm512_loadu_si512(codes), high = _mm512_loadu_si512(codes + 64);
@@ -68,20 +69,31 @@ const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, c
       sum = _mm512_dpbusd_epi32(sum, seen, _mm512_loadu_si512(data + 16));
     }
   }
-  *sums = (Ints)sum;
+  _mm512_storeu_si512(sums, sum);
   return data;
 }
 
-const uint8_t *banks_float(const uint8_t *data, const uint8_t *steps, int64_t count, const float *x, Floats *sums) {
+// Sixteen floats at sixteen places: four permutations of 32 each, of which bits 5 and 7 of a place choose one.
+inline __m512 fetch_floats(const __m512 *x, __m512i place) {
+  __mmask16 second = _mm512_test_epi32_mask(place, _mm512_set1_epi32(32));
+  __mmask16 later = _mm512_test_epi32_mask(place, _mm512_set1_epi32(128));
+  __m512 first = _mm512_permutex2var_ps(x[0], place, x[1]), third = _mm512_permutex2var_ps(x[4], place, x[5]);
+  first = _mm512_mask_blend_ps(second, first, _mm512_permutex2var_ps(x[2], place, x[3]));
+  third = _mm512_mask_blend_ps(second, third, _mm512_permutex2var_ps(x[6], place, x[7]));
+  return _mm512_mask_blend_ps(later, first, third);
+}
+
+const uint8_t *banks_float(const uint8_t *data, const uint8_t *steps, int64_t count, const float *x, float *sums) {
   __m512 sum = _mm512_setzero_ps();
-  for (int64_t b = 0; b < count; b++, x += CSP_BANK)
+  for (int64_t b = 0; b < count; b++, x += CSP_BANK) {
+    __m512 bank[8];
+    for (int i = 0; i < 8; i++) bank[i] = _mm512_loadu_ps(x + 16 * i);
     for (int step = 0; step < steps[b]; step++, data += 80) {
       __m512i place = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)data));
-      __m512i high = _mm512_slli_epi32(_mm512_srli_epi32(place, 7), 6);
-      __m512i input = _mm512_or_si512(_mm512_and_si512(place, _mm512_set1_epi32(63)), high);
-      sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(data + 16), _mm512_i32gather_ps(input, x, 4)));
+      sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(data + 16), fetch_floats(bank, place)));
     }
-  *sums = (Floats)sum;
+  }
+  _mm512_storeu_ps(sums, sum);
   return data;
 }
 

@@ -1,7 +1,7 @@
 // What is written once for all instruction sets. Before it a file defines, in a namespace of its own without a name:
 //   TABLE                                   bytes that a bank of activations takes in the form its kernels read
 //   arrange(codes, table)                   128 activations into that form
-//   dense(data, quads, codes, sums)         16 lanes of sums, and the end of the group's data
+//   dense(data, quads, codes, sums)         sums[16] is written, the end of the group's data returned
 //   banks(data, steps, banks, tables, sums)
 //   quads(data, steps, banks, codes, sums)
 //   banks_float(data, steps, banks, x, sums)
@@ -20,21 +20,21 @@ inline int64_t groups_of(int64_t outputs) { return (outputs + CSP_LANES - 1) / C
 // round(x / scale) + 128 with scale = max |x| / 127; what is missing to a whole bank is 128, which is zero.
 float quantise(const float *x, int32_t count, uint8_t *codes) {
   Ints highest = {};
-  for (int64_t i = 0; i < count; i += 16) {
+  for (int64_t i = 0; i < count; i += N) {
     Ints size = (Ints)load_some(x + i, count - i) & 0x7fffffff;
     highest = size > highest ? size : highest;
   }
   int32_t top = 0;
-  for (int i = 0; i < 16; i++) top = highest[i] > top ? highest[i] : top;
+  for (int i = 0; i < N; i++) top = highest[i] > top ? highest[i] : top;
   float most;
   memcpy(&most, &top, 4);
   memset(codes, 128, (size_t)banks_of(count) * CSP_BANK);
   if (!(most > 1e-30f)) return 0.0f;
   float inverse = 127.0f / most;
-  for (int64_t i = 0; i < count; i += 16) {
+  for (int64_t i = 0; i < count; i += N) {
     Ints code = __builtin_convertvector((load_some(x + i, count - i) * inverse + ROUND) - ROUND, Ints) + 128;
     Bytes byte = __builtin_convertvector(code, Bytes);
-    memcpy(codes + i, &byte, (size_t)(count - i < 16 ? count - i : 16));
+    memcpy(codes + i, &byte, (size_t)(count - i < N ? count - i : N));
   }
   return most / 127.0f;
 }
@@ -76,48 +76,59 @@ void read_rows(Rows *rows, const Packed &w, const float *x, int64_t batch) {
   }
 }
 
-const uint8_t *dense_float(const uint8_t *data, int64_t inputs, const float *x, Floats *sums) {
-  Floats even = {}, odd = {};  // two chains, so that additions need not wait for one another
+const uint8_t *dense_float(const uint8_t *data, int64_t inputs, const float *x, float *sums) {
+  const int pieces = CSP_LANES / N;
+  Floats even[pieces] = {}, odd[pieces] = {};  // two chains, so that additions need not wait for one another
   const float *w = (const float *)data;
   int64_t i = 0;
-  for (; i + 1 < inputs; i += 2, w += 32) {
-    even = even + load(w) * x[i];
-    odd = odd + load(w + 16) * x[i + 1];
+  for (; i + 1 < inputs; i += 2, w += 2 * CSP_LANES)
+    for (int p = 0; p < pieces; p++) {
+      even[p] = even[p] + load(w + N * p) * x[i];
+      odd[p] = odd[p] + load(w + CSP_LANES + N * p) * x[i + 1];
+    }
+  if (i < inputs) {
+    for (int p = 0; p < pieces; p++) even[p] = even[p] + load(w + N * p) * x[i];
+    w += CSP_LANES;
   }
-  if (i < inputs) even = even + load(w) * x[i], w += 16;
-  *sums = even + odd;
+  for (int p = 0; p < pieces; p++) store(sums + N * p, even[p] + odd[p]);
   return (const uint8_t *)w;
 }
 
 // One group of outputs for one row; returns the end of the group's data.
 inline const uint8_t *group(const Packed &w, const uint8_t *data, const uint8_t *steps, const uint8_t *row, float scale,
-                            int64_t first, Floats *y) {
-  int64_t banks_ = banks_of(w.inputs);
+                            int64_t first, float *y) {
+  int64_t count = banks_of(w.inputs);
   if (w.floats) {
     if (w.layout == DENSE) return dense_float(data, w.inputs, (const float *)row, y);
-    return banks_float(data, steps, banks_, (const float *)row, y);
+    return banks_float(data, steps, count, (const float *)row, y);
   }
-  Ints sums = {};
-  if (w.layout == DENSE) data = dense(data, (w.inputs + 3) / 4, row, &sums);
-  else if (w.layout == BANKS) data = banks(data, steps, banks_, row, &sums);
-  else data = quads(data, steps, banks_, row, &sums);
-  sums = sums - load(w.sums + first) * 128;
-  *y = __builtin_convertvector(sums, Floats) * (load(w.scale + first) * scale);
+  int32_t sums[CSP_LANES];
+  if (w.layout == DENSE) data = dense(data, (w.inputs + 3) / 4, row, sums);
+  else if (w.layout == BANKS) data = banks(data, steps, count, row, sums);
+  else data = quads(data, steps, count, row, sums);
+  for (int i = 0; i < CSP_LANES; i += N) {
+    Ints exact = load(sums + i) - load(w.sums + first + i) * 128;
+    store(y + i, __builtin_convertvector(exact, Floats) * (load(w.scale + first + i) * scale));
+  }
   return data;
 }
 
-// y += where `added`, and else y = (bias or 0) + x W.
+// y += x W where `added`, and else y = (bias or 0) + x W.
 void product(const Packed &w, const Rows &rows, int64_t batch, const float *bias, bool added, float *y) {
   const uint8_t *data = w.data, *steps = w.steps;
   for (int64_t first = 0; first < w.outputs; first += CSP_LANES) {
     const uint8_t *end = data;
+    int64_t lanes = w.outputs - first < CSP_LANES ? w.outputs - first : CSP_LANES;
     for (int64_t b = 0; b < batch; b++) {
-      Floats sum;
-      end = group(w, data, steps, rows.bytes + b * rows.stride, rows.scales[b], first, &sum);
+      float sum[CSP_LANES];
+      end = group(w, data, steps, rows.bytes + b * rows.stride, rows.scales[b], first, sum);
       float *to = y + b * w.outputs + first;
-      if (added) sum = load_some(to, w.outputs - first) + sum;
-      else if (bias) sum = load_some(bias + first, w.outputs - first) + sum;
-      store_some(to, sum, w.outputs - first);
+      const float *before = added ? to : bias ? bias + first : nullptr;
+      for (int64_t i = 0; i < lanes; i += N) {
+        Floats here = load(sum + i);
+        if (before) here = load_some(before + i, lanes - i) + here;
+        store_some(to + i, here, lanes - i);
+      }
     }
     data = end;
     if (steps) steps += banks_of(w.inputs);
@@ -140,7 +151,7 @@ int linear(const Packed *w, const float *bias, const float *x, int64_t batch, fl
 }
 
 void cell(const float *gates, int64_t width, float *h, float *c, float *out) {
-  for (int64_t i = 0; i < width; i += 16) {
+  for (int64_t i = 0; i < width; i += N) {
     int64_t n = width - i;
     Floats in = sigmoid(load_some(gates + i, n)), forget = sigmoid(load_some(gates + width + i, n));
     Floats fresh = hyperbolic(load_some(gates + 2 * width + i, n));
@@ -172,19 +183,25 @@ int lstm(const Packed *input, const Packed *recurrent, const float *bias, const 
   return failed;
 }
 
+// The sum of every 16th (x - mean), or of its squares, in lanes; then of the lanes.
+inline float lanes_total(const float *x, int64_t width, float mean, bool squares) {
+  float lanes[CSP_LANES] = {};
+  for (int64_t i = 0; i < width; i += N) {
+    float *lane = lanes + i % CSP_LANES;
+    Floats d = load_some(x + i, width - i) - mean;
+    if (squares) d = d * d;
+    Floats sum = load(lane) + d;
+    store_some(lane, sum, width - i);
+  }
+  return total(lanes);
+}
+
 void norm(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const float *added,
           float *out) {
   for (int64_t r = 0; r < rows; r++, x += width, out += width) {
-    Floats sum = {}, square = {};
-    for (int64_t i = 0; i < width; i += 16) sum = sum + load_some(x + i, width - i);
-    float mean = total(sum) / (float)width;
-    for (int64_t i = 0; i < width; i += 16) {
-      Floats d = load_some(x + i, width - i) - mean;
-      if (width - i < 16) d = load_some((const float *)&d, width - i);
-      square = square + d * d;
-    }
-    float inverse = 1.0f / __builtin_sqrtf(total(square) / (float)width + 1e-5f);
-    for (int64_t i = 0; i < width; i += 16) {
+    float mean = lanes_total(x, width, 0.0f, false) / (float)width;
+    float inverse = 1.0f / __builtin_sqrtf(lanes_total(x, width, mean, true) / (float)width + 1e-5f);
+    for (int64_t i = 0; i < width; i += N) {
       int64_t n = width - i;
       Floats y = ((load_some(x + i, n) - mean) * inverse) * load_some(scale + i, n) + load_some(bias + i, n);
       if (added) y = y + load_some(added + r * width + i, n);
@@ -194,12 +211,12 @@ void norm(const float *x, int64_t rows, int64_t width, const float *scale, const
 }
 
 void tanh_of_sum(const float *a, const float *b, int64_t count, float *out) {
-  for (int64_t i = 0; i < count; i += 16)
+  for (int64_t i = 0; i < count; i += N)
     store_some(out + i, hyperbolic(load_some(a + i, count - i) + load_some(b + i, count - i)), count - i);
 }
 
 void silu(const float *x, int64_t count, float *out) {
-  for (int64_t i = 0; i < count; i += 16) {
+  for (int64_t i = 0; i < count; i += N) {
     Floats v = load_some(x + i, count - i);
     store_some(out + i, v * sigmoid(v), count - i);
   }
@@ -207,7 +224,7 @@ void silu(const float *x, int64_t count, float *out) {
 
 void gate(const float *x, int64_t rows, int64_t width, float *out) {
   for (int64_t r = 0; r < rows; r++, x += 2 * width, out += width)
-    for (int64_t i = 0; i < width; i += 16) {
+    for (int64_t i = 0; i < width; i += N) {
       Floats v = load_some(x + i, width - i) * sigmoid(load_some(x + width + i, width - i));
       store_some(out + i, v, width - i);
     }
@@ -215,7 +232,7 @@ void gate(const float *x, int64_t rows, int64_t width, float *out) {
 
 void depthwise(const float *x, int64_t rows, int64_t width, const float *taps, int64_t count, float *out) {
   for (int64_t r = 0; r < rows; r++)
-    for (int64_t i = 0; i < width; i += 16) {
+    for (int64_t i = 0; i < width; i += N) {
       Floats sum = {};
       for (int64_t k = 0; k < count; k++)
         sum = sum + load_some(x + (r + k) * width + i, width - i) * load_some(taps + k * width + i, width - i);

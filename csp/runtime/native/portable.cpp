@@ -1,5 +1,7 @@
 // Any 64-bit machine: plain loops, the oracle of the others.
+#define CSP_WIDTH 16
 #include "api.h"
+#include "loads.h"
 #include "vectors.h"
 
 namespace {
@@ -8,38 +10,27 @@ const int64_t TABLE = CSP_BANK;
 
 inline void arrange(const uint8_t *codes, uint8_t *table) { __builtin_memcpy(table, codes, CSP_BANK); }
 
-inline int input_of(uint8_t place) { return (place & 63) | (place >> 7) << 6; }
-
-const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, Ints *sums) {
+const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, int32_t *sums) {
+  for (int lane = 0; lane < CSP_LANES; lane++) sums[lane] = 0;
   for (int64_t q = 0; q < quads; q++, data += 64)
     for (int lane = 0; lane < 16; lane++)
-      for (int s = 0; s < 4; s++) (*sums)[lane] += (int)(int8_t)data[4 * lane + s] * codes[4 * q + s];
+      for (int s = 0; s < 4; s++) sums[lane] += (int)(int8_t)data[4 * lane + s] * codes[4 * q + s];
   return data;
 }
 
-const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *tables, Ints *sums) {
+const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *tables, int32_t *sums) {
+  for (int lane = 0; lane < CSP_LANES; lane++) sums[lane] = 0;
   for (int64_t b = 0; b < count; b++, tables += TABLE)
     for (int step = 0; step < steps[b]; step++, data += 128)
-      for (int i = 0; i < 64; i++) (*sums)[i / 4] += (int)(int8_t)data[64 + i] * tables[input_of(data[i])];
+      for (int i = 0; i < 64; i++) sums[i / 4] += (int)(int8_t)data[64 + i] * tables[input_of(data[i])];
   return data;
 }
 
-const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *codes, Ints *sums) {
+const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, const uint8_t *codes, int32_t *sums) {
+  for (int lane = 0; lane < CSP_LANES; lane++) sums[lane] = 0;
   for (int64_t b = 0; b < count; b++, codes += CSP_BANK)
     for (int step = 0; step < steps[b]; step++, data += 80)
-      for (int i = 0; i < 64; i++) (*sums)[i / 4] += (int)(int8_t)data[16 + i] * codes[4 * data[i / 4] + i % 4];
-  return data;
-}
-
-const uint8_t *banks_float(const uint8_t *data, const uint8_t *steps, int64_t count, const float *x, Floats *sums) {
-  Floats sum = {};
-  for (int64_t b = 0; b < count; b++, x += CSP_BANK)
-    for (int step = 0; step < steps[b]; step++, data += 80) {
-      Floats seen;
-      for (int lane = 0; lane < 16; lane++) seen[lane] = x[input_of(data[lane])];
-      sum = sum + load((const float *)(data + 16)) * seen;
-    }
-  *sums = sum;
+      for (int i = 0; i < 64; i++) sums[i / 4] += (int)(int8_t)data[16 + i] * codes[4 * data[i / 4] + i % 4];
   return data;
 }
 

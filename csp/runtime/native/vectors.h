@@ -1,15 +1,17 @@
-// Sixteen lanes of numbers by the compiler's own vectors. Every operation is IEEE's and contraction is off, so that all
-// instruction sets give the same bits. Nothing here may have external linkage: each set compiles its own copy.
+// N numbers at once by the compiler's own vectors, where an instruction set's registers hold CSP_WIDTH bytes. Every
+// operation is IEEE's and contraction is off, so that all sets give the same bits. Nothing here may have external
+// linkage: each set compiles its own copy.
 #pragma once
 #include <stdint.h>
 
 namespace {
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint8_t Bytes __attribute__((vector_size(16)));
-typedef float FloatsAt __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t IntsAt __attribute__((vector_size(64), aligned(4), may_alias));
+const int N = CSP_WIDTH / 4;
+typedef float Floats __attribute__((vector_size(CSP_WIDTH)));
+typedef int32_t Ints __attribute__((vector_size(CSP_WIDTH)));
+typedef uint8_t Bytes __attribute__((vector_size(CSP_WIDTH / 4)));
+typedef float FloatsAt __attribute__((vector_size(CSP_WIDTH), aligned(4), may_alias));
+typedef int32_t IntsAt __attribute__((vector_size(CSP_WIDTH), aligned(4), may_alias));
 
 inline Floats load(const float *x) { return *(const FloatsAt *)x; }
 inline Ints load(const int32_t *x) { return *(const IntsAt *)x; }
@@ -19,14 +21,14 @@ inline Floats all(float x) { return Floats{} + x; }
 
 // The first `count` lanes of memory, zeros behind them.
 inline Floats load_some(const float *x, int64_t count) {
-  if (count >= 16) return load(x);
+  if (count >= N) return load(x);
   Floats some = {};
   for (int64_t i = 0; i < count; i++) some[i] = x[i];
   return some;
 }
 
 inline void store_some(float *to, Floats x, int64_t count) {
-  if (count >= 16) return store(to, x);
+  if (count >= N) return store(to, x);
   for (int64_t i = 0; i < count; i++) to[i] = x[i];
 }
 
@@ -52,10 +54,8 @@ inline Floats exponential(Floats x) {
 inline Floats sigmoid(Floats x) { return 1.0f / (exponential(-x) + 1.0f); }
 inline Floats hyperbolic(Floats x) { return 1.0f - 2.0f / (exponential(x + x) + 1.0f); }
 
-// Lanes are added in halves: the order is the same everywhere.
-inline float total(Floats x) {
-  float lanes[16];
-  store(lanes, x);
+// Sixteen numbers, added in halves: the order is the same everywhere.
+inline float total(float *lanes) {
   for (int half = 8; half; half /= 2)
     for (int i = 0; i < half; i++) lanes[i] = lanes[i] + lanes[i + half];
   return lanes[0];
