@@ -35,6 +35,7 @@ _LONG = ctypes.c_int64
 _KERNELS = {
     "linear": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _pointer),
     "lstm": (ctypes.c_int, _pointer, _pointer, _pointer, _pointer, _LONG, _pointer, _pointer, _pointer),
+    "step": (None, _pointer, _LONG, _pointer, _pointer),
     "norm": (None, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, _pointer),
     "tanh_of_sum": (None, _pointer, _pointer, _LONG, _pointer),
     "silu": (None, _pointer, _LONG, _pointer),
@@ -89,6 +90,12 @@ class Native:
         packed = ctypes.addressof(w.packed), ctypes.addressof(r.packed)
         _done(self._table.lstm(*packed, _at(bias), _at(x_TxI), len(x_TxI), _at(h_H), _at(c_H), _at(out)))
         return out
+
+    def step(self, gates: np.ndarray, c_H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """h and c after a step with these gates."""
+        gates, h_H, c_H = _ready(gates, 4 * len(c_H)), np.empty_like(c_H), c_H.copy()
+        self._table.step(_at(gates), len(c_H), _at(h_H), _at(c_H))
+        return h_H, c_H
 
     def norm(
         self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, added: np.ndarray | None = None

@@ -40,11 +40,14 @@ class Reference:
         gates_TxG = bias + _product(w, np.asarray(x_TxI, np.float32))
         out = np.empty((len(x_TxI), r.inputs), np.float32)
         for t, gates in enumerate(gates_TxG):
-            i, f, z, o = np.split(gates + _product(r, h_H[None])[0], 4)
-            c_H[:] = sigmoid(f) * c_H + sigmoid(i) * hyperbolic(z)
-            h_H[:] = sigmoid(o) * hyperbolic(c_H)
+            h_H[:], c_H[:] = self.step(gates + _product(r, h_H[None])[0], c_H)
             out[t] = h_H
         return out
+
+    def step(self, gates: np.ndarray, c_H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        i, f, z, o = np.split(gates, 4)
+        c_H = sigmoid(f) * c_H + sigmoid(i) * hyperbolic(z)
+        return sigmoid(o) * hyperbolic(c_H), c_H
 
     def norm(
         self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, added: np.ndarray | None = None

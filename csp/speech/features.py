@@ -5,6 +5,7 @@ the recording.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,18 @@ class LogMel:
     def step(self) -> int:
         return round(self.hop * self.rate)
 
+    @property
+    def length(self) -> int:
+        """Of the Fourier transform."""
+        return 1 << (self.size - 1).bit_length()
+
     def frames(self, samples: Any) -> Any:
         """How many frames so many samples give."""
         count = 1 + (samples - self.size) // self.step
         return count * (count > 0)
 
-    def __call__(self, x: Any, xp: Any = np) -> Any:
-        """The features; `xp` is numpy or jax.numpy."""
-        length = 1 << (self.size - 1).bit_length()
+    def __call__(self, x: Any, xp: Any = np, energies: Callable[[Any], Any] | None = None) -> Any:
+        """The features; `xp` is numpy or jax.numpy. `energies` may replace the product of powers and bands."""
         steps = self.size // self.step + 1
         count = int(self.frames(x.shape[-1]))
         if not count:
@@ -50,10 +55,14 @@ class LogMel:
         frames = self._cut(xp.asarray(x, dtype=np.float32), count, steps, xp)
         first = frames[..., :1] * (1 - _EMPHASIS)
         frames = xp.concatenate([first, frames[..., 1:] - np.float32(_EMPHASIS) * frames[..., :-1]], axis=-1)
-        spectrum = xp.fft.rfft(frames * _hann(self.size), length)
+        spectrum = xp.fft.rfft(frames * _hann(self.size), self.length)
         power = spectrum.real**2 + spectrum.imag**2
         floor = FLOOR * power.sum(axis=-1, keepdims=True)
-        return xp.log(power @ xp.asarray(bands(self.rate, self.bins, length)) + floor + SILENCE).astype(np.float32)
+        if energies is None:
+            banded = power @ xp.asarray(bands(self.rate, self.bins, self.length))
+        else:
+            banded = energies(power)
+        return xp.log(banded + floor + SILENCE).astype(np.float32)
 
     def _cut(self, x: Any, count: int, steps: int, xp: Any) -> Any:
         """x_..xS as overlapping frames_..xTxW: a few shifted copies, no gather."""
@@ -67,13 +76,13 @@ class LogMel:
 class Stream:
     """The same frames from pieces of a recording, as soon as each is complete; it keeps less than a window."""
 
-    def __init__(self, mel: LogMel):
-        self.mel, self._rest = mel, np.zeros(0, np.float32)
+    def __init__(self, mel: LogMel, energies: Callable[[np.ndarray], np.ndarray] | None = None):
+        self.mel, self._energies, self._rest = mel, energies, np.zeros(0, np.float32)
 
     def push(self, x: np.ndarray) -> np.ndarray:
         """The frames that these samples complete."""
         x = np.concatenate([self._rest, np.asarray(x, np.float32)])
-        frames = self.mel(x)
+        frames = self.mel(x, energies=self._energies)
         self._rest = x[len(frames) * self.mel.step :].copy()
         return frames
 

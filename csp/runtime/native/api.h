@@ -36,6 +36,8 @@ struct Kernels {
   // h and c are read and written; out[steps, width] is every h
   int (*lstm)(const Packed *input, const Packed *recurrent, const float *bias, const float *x, int64_t steps, float *h,
               float *c, float *out);
+  // one step from gates[4 width]; h is written, c is read and written
+  void (*step)(const float *gates, int64_t width, float *h, float *c);
   // out = norm(x) scale + bias, plus `added` where it is not null
   void (*norm)(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const float *added,
                float *out);

@@ -150,7 +150,7 @@ int linear(const Packed *w, const float *bias, const float *x, int64_t batch, fl
   return 0;
 }
 
-void cell(const float *gates, int64_t width, float *h, float *c, float *out) {
+void step(const float *gates, int64_t width, float *h, float *c) {
   for (int64_t i = 0; i < width; i += N) {
     int64_t n = width - i;
     Floats in = sigmoid(load_some(gates + i, n)), forget = sigmoid(load_some(gates + width + i, n));
@@ -159,7 +159,6 @@ void cell(const float *gates, int64_t width, float *h, float *c, float *out) {
     Floats said = sigmoid(load_some(gates + 3 * width + i, n)) * hyperbolic(kept);
     store_some(c + i, kept, n);
     store_some(h + i, said, n);
-    store_some(out + i, said, n);
   }
 }
 
@@ -176,7 +175,8 @@ int lstm(const Packed *input, const Packed *recurrent, const float *bias, const 
     for (int64_t i = 0; i < now; i++) {
       read_rows(&before, *recurrent, h, 1);
       product(*recurrent, before, 1, nullptr, true, gates + i * 4 * width);
-      cell(gates + i * 4 * width, width, h, c, out + (t + i) * width);
+      step(gates + i * 4 * width, width, h, c);
+      memcpy(out + (t + i) * width, h, (size_t)width * 4);
     }
   }
   free(seen.memory), free(before.memory), free(gates);
@@ -242,4 +242,4 @@ void depthwise(const float *x, int64_t rows, int64_t width, const float *taps, i
 
 }  // namespace
 
-#define CSP_TABLE {linear, lstm, norm, tanh_of_sum, silu, gate, depthwise}
+#define CSP_TABLE {linear, lstm, step, norm, tanh_of_sum, silu, gate, depthwise}

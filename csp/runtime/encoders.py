@@ -1,0 +1,172 @@
+"""From features to frames as they arrive: stacked LSTMs, or a Conformer by chunks, or one that waits for the end.
+
+An encoder keeps nothing; `start()` gives what a stream remembers, `push(y, state)` the frames that y completes, and
+`finish(state)` those that are left. How the features are cut into pieces changes no bit of a frame.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from csp.runtime.layers import LSTM, Linear, Norm, Source, State
+from csp.speech import features
+
+
+class LSTMEncoder:
+    def __init__(self, config: Any, source: Source, path: str):
+        self.stack, self.reduce_after = config.stack, config.reduce_after
+        self.layers = [LSTM(source, f"{path}/layers/{i}") for i in range(config.layers)]
+        self.norms = [Norm(source, f"{path}/norms/{i}") for i in range(config.layers)]
+
+    def start(self) -> dict[str, Any]:
+        return {"layers": [layer.start() for layer in self.layers]}
+
+    def push(self, y_TxF: np.ndarray, state: dict[str, Any]) -> np.ndarray:
+        h_TxD = _stacked(y_TxF, self.stack, state, "rest")
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True), 1):
+            out_TxD = layer(h_TxD, state["layers"][number - 1])
+            h_TxD = norm(out_TxD, h_TxD if out_TxD.shape == h_TxD.shape else None)
+            if number == self.reduce_after:
+                h_TxD = _stacked(h_TxD, 2, state, "pair")
+        return h_TxD
+
+    def finish(self, state: dict[str, Any]) -> np.ndarray:
+        return np.zeros((0, self.layers[-1].width), np.float32)
+
+
+class Conformer:
+    """Chunk after chunk; a frame sees its chunk and `left` chunks before it, whose keys and values are kept."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        self.config = config
+        self.input = Linear(source, f"{path}/input")
+        self.blocks = [Block(config, source, f"{path}/blocks/{i}") for i in range(config.layers)]
+
+    def start(self) -> dict[str, Any]:
+        return {"blocks": [block.start() for block in self.blocks], "seen": 0}
+
+    def push(self, y_TxF: np.ndarray, state: dict[str, Any]) -> np.ndarray:
+        h_TxF = _together(state, "waiting", _stacked(y_TxF, self.config.stack, state, "rest"))
+        whole = len(h_TxF) // self.config.chunk * self.config.chunk if self.config.streaming else 0
+        state["waiting"] = h_TxF[whole:].copy()
+        chunks = [h_TxF[i : i + self.config.chunk] for i in range(0, whole, self.config.chunk)]
+        return _joined([self._chunk(chunk, state) for chunk in chunks], self.config.width)
+
+    def finish(self, state: dict[str, Any]) -> np.ndarray:
+        left = state.get("waiting", np.zeros((0, 0), np.float32))
+        return self._chunk(left, state) if len(left) else _joined([], self.config.width)
+
+    def _chunk(self, h_TxF: np.ndarray, state: dict[str, Any]) -> np.ndarray:
+        x_TxD = self.input(h_TxF)
+        for block, remembered in zip(self.blocks, state["blocks"], strict=True):
+            x_TxD = block(x_TxD, remembered, state["seen"])
+        state["seen"] += len(x_TxD)
+        return x_TxD
+
+
+class Block:
+    """Half a feed-forward, attention, convolution, half a feed-forward, a norm."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        self.first, self.second = FeedForward(source, f"{path}/first"), FeedForward(source, f"{path}/second")
+        self.attention = Attention(config, source, f"{path}/attention")
+        self.convolution = Convolution(config, source, f"{path}/convolution")
+        self.norm = Norm(source, f"{path}/norm")
+
+    def start(self) -> State:
+        return self.attention.start() | self.convolution.start()
+
+    def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
+        half = np.float32(0.5)
+        x_TxD = x_TxD + half * self.first(x_TxD)
+        x_TxD = x_TxD + self.attention(x_TxD, state, seen)
+        x_TxD = x_TxD + self.convolution(x_TxD, state)
+        return self.norm(x_TxD + half * self.second(x_TxD))
+
+
+class FeedForward:
+    def __init__(self, source: Source, path: str):
+        self.kernels, self.norm = source.kernels, Norm(source, f"{path}/norm")
+        self.up, self.down = Linear(source, f"{path}/up"), Linear(source, f"{path}/down")
+
+    def __call__(self, x_TxD: np.ndarray) -> np.ndarray:
+        return self.down(self.kernels.silu(self.up(self.norm(x_TxD))))
+
+
+class Attention:
+    """Scaled dot products with rotary positions, over the keys and values that are remembered and the chunk's own."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        self.heads, self.width = config.heads, config.width
+        self.remembered = config.left * config.chunk if config.streaming else 0
+        self.norm = Norm(source, f"{path}/norm")
+        names = ("query", "key", "value", "output")
+        self.query, self.key, self.value, self.output = (Linear(source, f"{path}/{name}") for name in names)
+
+    def start(self) -> State:
+        nothing = np.zeros((0, self.heads, self.width // self.heads), np.float32)
+        return {"keys": nothing, "values": nothing}
+
+    def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
+        x_TxD = self.norm(x_TxD)
+        shape = (len(x_TxD), self.heads, self.width // self.heads)
+        q_TxHxE, k_TxHxE = (_rotated(f(x_TxD).reshape(shape), seen) for f in (self.query, self.key))
+        k_SxHxE = np.concatenate([state["keys"], k_TxHxE])
+        v_SxHxE = np.concatenate([state["values"], self.value(x_TxD).reshape(shape)])
+        scale = np.float32(shape[2] ** -0.5)
+        scores_HxTxS = np.matmul(q_TxHxE.transpose(1, 0, 2), k_SxHxE.transpose(1, 2, 0)) * scale
+        weights_HxTxS = np.exp(scores_HxTxS - scores_HxTxS.max(axis=-1, keepdims=True))
+        weights_HxTxS /= weights_HxTxS.sum(axis=-1, keepdims=True)
+        mixed_HxTxE = np.matmul(weights_HxTxS, v_SxHxE.transpose(1, 0, 2))
+        first = max(0, len(k_SxHxE) - self.remembered)
+        state["keys"], state["values"] = k_SxHxE[first:].copy(), v_SxHxE[first:].copy()
+        return self.output(mixed_HxTxE.transpose(1, 0, 2).reshape(x_TxD.shape))
+
+
+class Convolution:
+    """A gate, a convolution over time of each feature by itself, and back; streaming, it remembers kernel - 1 frames."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        self.kernels, self.streaming = source.kernels, config.streaming
+        self.norm, self.middle = Norm(source, f"{path}/norm"), Norm(source, f"{path}/middle")
+        self.up, self.down = Linear(source, f"{path}/up"), Linear(source, f"{path}/down")
+        self.taps = source.vector(f"{path}/taps")
+
+    def start(self) -> State:
+        before = len(self.taps) - 1 if self.streaming else (len(self.taps) - 1) // 2
+        return {"before": np.zeros((before, self.taps.shape[1]), np.float32)}
+
+    def __call__(self, x_TxD: np.ndarray, state: State) -> np.ndarray:
+        y_TxD = np.concatenate([state["before"], self.kernels.gate(self.up(self.norm(x_TxD)))])
+        if self.streaming:
+            state["before"] = y_TxD[len(x_TxD) :].copy()
+        else:
+            after = len(self.taps) - 1 - len(state["before"])
+            y_TxD = np.concatenate([y_TxD, np.zeros((after, y_TxD.shape[1]), np.float32)])
+        return self.down(self.kernels.silu(self.middle(self.kernels.depthwise(y_TxD, self.taps))))
+
+
+def _rotated(x_TxHxE: np.ndarray, first: int) -> np.ndarray:
+    """Pairs of features turned by an angle that grows with time."""
+    half = x_TxHxE.shape[2] // 2
+    angle_Tx1xE = ((first + np.arange(len(x_TxHxE)))[:, None] * 10_000.0 ** (-np.arange(half) / half))[:, None]
+    cos, sin = np.cos(angle_Tx1xE).astype(np.float32), np.sin(angle_Tx1xE).astype(np.float32)
+    a, b = x_TxHxE[..., :half], x_TxHxE[..., half:]
+    return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+def _stacked(y_TxF: np.ndarray, width: int, state: dict[str, Any], name: str) -> np.ndarray:
+    """Neighbours side by side; what does not fill a stack waits in the state."""
+    y_TxF = _together(state, name, y_TxF)
+    stacked = features.stack(y_TxF, width)
+    state[name] = y_TxF[len(stacked) * width :].copy()
+    return stacked
+
+
+def _together(state: dict[str, Any], name: str, y_TxF: np.ndarray) -> np.ndarray:
+    waiting = state.get(name)
+    return y_TxF if waiting is None or not len(waiting) else np.concatenate([waiting, y_TxF])
+
+
+def _joined(pieces: list[np.ndarray], width: int) -> np.ndarray:
+    return np.concatenate(pieces) if pieces else np.zeros((0, width), np.float32)

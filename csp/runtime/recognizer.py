@@ -1,0 +1,198 @@
+"""What is said in this sound? Samples go in as they come, words come out, with times and confidences."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csp import formats
+from csp.runtime import encoders, native
+from csp.runtime.decoders import CTCHead, GreedyCTC, GreedyTransducer, Label, TransducerHead
+from csp.runtime.layers import Source
+from csp.runtime.matrix import Coded
+from csp.runtime.search import BeamCTC, BeamTransducer
+from csp.speech import tokens as tokens_
+from csp.speech.features import LogMel, Stream, bands
+from csp.speech.tokens import Tokens
+
+KIND = "recogniser"
+LOUDEST = 100.0  # as csp.speech.audio has it
+
+
+class Word(NamedTuple):
+    text: str
+    start: float  # seconds, from the frame of its first label
+    end: float  # to that of its last
+    confidence: float  # the mean probability of its labels
+
+
+class Result(NamedTuple):
+    text: str
+    words: list[Word]
+
+
+class Model:
+    """What streams share: packed weights, nothing that changes."""
+
+    def __init__(self, path: str | Path, kernels: str | None = None, layout: str | None = None):
+        with formats.open(path) as file:
+            said = file.manifest.config
+            if not isinstance(said, dict) or said.get("kind") != KIND:
+                raise ValueError(
+                    f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds"
+                )
+            try:
+                self._read(said, Source(file, native.kernels(kernels), layout))
+            except (formats.FormatError, KeyError, AttributeError, TypeError) as error:
+                raise formats.FormatError(f"{path}: {str(error) or 'its config is not whole'}") from None
+
+    def _read(self, said: dict[str, Any], source: Source) -> None:
+        self.config, self.kernels = SimpleNamespace(**said["model"]), source.kernels
+        self.beam: int = said["decode"]["beam"]
+        self.tokens: Tokens = tokens_.from_json(said["tokens"])
+        self.mel = LogMel(**{key: said["features"][key] for key in ("rate", "bins", "window", "hop")})
+        self.mean, self.deviation = source.vector("features/mean"), source.vector("features/deviation")
+        self.bands = source.kernels.pack(_coded(bands(self.mel.rate, self.mel.bins, self.mel.length)))
+        known = {"lstm": encoders.LSTMEncoder, "conformer": encoders.Conformer}
+        self.encoder = known[self.config.encoder](self.config, source, "model/encoder")
+        transducer = self.config.head == "transducer"
+        self.ctc = None if transducer else CTCHead(source, "model/ctc")
+        self.transducer = TransducerHead(source, "model/transducer") if transducer else None
+
+    @property
+    def seconds_per_frame(self) -> float:
+        halved = self.config.encoder == "lstm" and self.config.reduce_after
+        return self.mel.step / self.mel.rate * self.config.stack * (2 if halved else 1)
+
+    def decoder(self, beam: int) -> Any:
+        if self.transducer is not None:
+            return GreedyTransducer(self.transducer) if beam == 1 else BeamTransducer(self.transducer, beam)
+        assert self.ctc is not None
+        return GreedyCTC(self.ctc) if beam == 1 else BeamCTC(self.ctc, beam)
+
+    def features(self, power: np.ndarray) -> np.ndarray:
+        """Energies of the bands."""
+        return self.kernels.linear(self.bands, None, power)
+
+
+class Recognizer:
+    """One stream of sound; see `stream` for more of them that share the model.
+
+    Args:
+      path: of a model file, or a `Model` that is loaded.
+      beam: hypotheses; those of the model's config by default.
+      kernels: "avx512", "avx2", "portable" or "reference" forces one.
+    """
+
+    def __init__(self, path: "str | Path | Model", beam: int | None = None, kernels: str | None = None):
+        self.model = path if isinstance(path, Model) else Model(path, kernels)
+        self.beam = self.model.beam if beam is None else beam
+        if self.beam < 1:
+            raise ValueError(f"a beam of {self.beam} hypotheses hears nothing: 1 or more")
+        self.reset()
+
+    def stream(self) -> "Recognizer":
+        """Another stream of the same model, which may run in another thread."""
+        return Recognizer(self.model, self.beam)
+
+    def reset(self) -> None:
+        """Forgets what was heard."""
+        self._mel = Stream(self.model.mel, self.model.features)
+        self._state = self.model.encoder.start()
+        self._decoder = self.model.decoder(self.beam)
+        self._resampler: Any = None
+
+    @property
+    def rate(self) -> int:
+        """Samples a second that it hears."""
+        return self.model.mel.rate
+
+    def accept(self, samples: Any, rate: int | None = None) -> None:
+        """Hears more samples, float in -1..1 or int16; at another `rate` they are resampled (which needs soxr)."""
+        x = _checked(samples)
+        if rate not in (None, self.rate) or self._resampler is not None:
+            x = self._resampled(x, rate or self.rate, last=False)
+        self._hear(x)
+
+    def result(self) -> Result:
+        """What was heard so far; its last words may change."""
+        words = _words(self._decoder.labels, self.model)
+        return Result(self.model.tokens.decode(label.number for label in self._decoder.labels), words)
+
+    def finish(self) -> Result:
+        """What was heard in all; the next sample begins a new recording."""
+        if self._resampler is not None:
+            self._hear(self._resampled(np.zeros(0, np.float32), self._resampler[0], last=True))
+        self._decoder.push(self.model.encoder.finish(self._state))
+        self._decoder.finish()
+        found = self.result()
+        self.reset()
+        return found
+
+    def _hear(self, x: np.ndarray) -> None:
+        frames_TxF = self._mel.push(x)
+        if len(frames_TxF):
+            y_TxF = (frames_TxF - self.model.mean) / self.model.deviation
+            self._decoder.push(self.model.encoder.push(y_TxF, self._state))
+
+    def _resampled(self, x: np.ndarray, rate: int, last: bool) -> np.ndarray:
+        if self._resampler is None:
+            if not 4_000 <= rate <= 192_000:
+                raise ValueError(f"{rate} samples a second: csp hears 4000 to 192000")
+            try:
+                import soxr
+            except ImportError:
+                raise ValueError(f"hearing {rate} samples a second needs soxr: pip install soxr") from None
+            self._resampler = (rate, soxr.ResampleStream(rate, self.rate, 1, dtype="float32"))
+        if rate != self._resampler[0]:
+            raise ValueError(f"{rate} samples a second after {self._resampler[0]}: finish() first")
+        return self._resampler[1].resample_chunk(x, last=last)
+
+
+def _checked(samples: Any) -> np.ndarray:
+    x = np.asarray(samples)
+    if x.ndim != 1:
+        raise ValueError(f"samples of shape {x.shape}: give one channel, such as x.mean(axis=1)")
+    if x.dtype == np.int16:
+        return x.astype(np.float32) / np.float32(32767)
+    if x.dtype.kind != "f" and x.size:
+        raise ValueError(f"samples of type {x.dtype}: give floats in -1..1, or int16")
+    x = x.astype(np.float32)
+    if x.size and not (np.abs(x).max() <= LOUDEST):  # of NaN too
+        raise ValueError(f"samples that are NaN, infinite or beyond {LOUDEST:g} are no sound")
+    return x
+
+
+def _coded(w: np.ndarray) -> Coded:
+    """A float matrix by its non-zeros: the triangles of mel bands overlap little."""
+    order = np.flatnonzero(w)
+    return Coded(*w.shape, np.ascontiguousarray(w.reshape(-1)[order]), None, order.astype(np.int64))
+
+
+def _words(labels: list[Label], model: Model) -> list[Word]:
+    """Units between spaces, with the times of their first and last labels."""
+    groups: list[list[Label]] = []
+    begins = True
+    for label in labels:
+        unit = model.tokens.units[label.number - 1]
+        if model.tokens.kind == "words" or unit.startswith("\u2581"):
+            begins = True
+        if unit in (" ", "\u2581"):
+            begins = True
+            continue
+        if begins:
+            groups.append([])
+        groups[-1].append(label)
+        begins = False
+    step = model.seconds_per_frame
+    return [
+        Word(
+            model.tokens.decode(label.number for label in group),
+            round(group[0].frame * step, 6),
+            round((group[-1].frame + 1) * step, 6),
+            math.fsum(label.probability for label in group) / len(group),
+        )
+        for group in groups
+    ]
