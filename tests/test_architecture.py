@@ -32,14 +32,15 @@ ORDER = (
     "formats",
     "report",
     "speech",
+    "runtime",
     "models",
     "train",
     "cli",
 )
 FILES = sorted((ROOT / "csp").rglob("*.py"))
 CORE = {"jax", "optax", "numpy", "ml_dtypes", "csp"}
-MORE = {"models": {"flax"}, "train": {"flax"}, "speech": {"espeakng_loader"}}
-LAZY = {"sklearn", "soundfile", "soxr", "sentencepiece", "matplotlib", "tensorboardX"}
+MORE = {"models": {"flax"}, "runtime": {"setuptools"}, "train": {"flax"}, "speech": {"espeakng_loader"}}
+LAZY = {"onnxruntime", "sklearn", "soundfile", "soxr", "sentencepiece", "matplotlib", "tensorboardX"}
 
 
 def _part(path: Path) -> str:

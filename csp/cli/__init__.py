@@ -8,6 +8,7 @@ output, 75 stopped early, can be resumed.
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ COMMANDS = {
     "eval": "count the words that a model gets wrong",
     "export": "write the model of a run's newest checkpoint",
     "transcribe": "print what is said in recordings",
+    "bench": "measure a model: size, speed, latency, memory",
     "sweep": "train a grid of sparsities, methods and seeds",
     "plot": "draw runs: words wrong against size, and how they were trained",
     "data": "check a manifest, or speak a corpus",
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format=f"csp {options.command}: %(message)s", stream=sys.stderr)
     try:
         return module.run(options)
+    except BrokenPipeError:  # whoever reads has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if options.debug:
             raise

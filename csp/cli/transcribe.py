@@ -1,24 +1,122 @@
-"""Prints what is said in recordings.
+"""Prints what is said in recordings, or on standard input, by the compressed model, without jax.
 
 csp transcribe runs/digits/model.safetensors a.wav b.flac
+csp transcribe --stream runs/digits/model.safetensors long.mp3
+arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream runs/digits/model.safetensors -
 """
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from csp.runtime import Recognizer, Result
+
+_LONG = 60.0  # seconds after which a bar is worth its ink
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file, or a run directory")
     parser.add_argument("--beam", type=int, metavar="N", help="hypotheses; those of the model's config by default")
-    parser.add_argument("audio", type=Path, nargs="+", metavar="AUDIO", help="WAV, FLAC, Ogg or MP3")
+    parser.add_argument("--stream", action="store_true", help="print words as they are heard")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="recordings at once; 1 by default")
+    parser.add_argument("--rate", type=int, metavar="HZ", help="of standard input; the model's by default")
+    parser.add_argument("audio", nargs="+", metavar="AUDIO", help="WAV, FLAC, Ogg, MP3; or -, raw 16-bit PCM, mono")
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import recognise
+    from csp.runtime import Recognizer, native
 
-    model = recognise.open_(options.model, options.beam)
-    for path in options.audio:
-        said = recognise.transcribe(model, path)
-        print(json.dumps({"path": str(path), "text": said}) if options.json else f"{path}: {said}", flush=True)
+    if options.threads < 1:
+        raise ValueError(f"--threads {options.threads} must be positive")
+    path = options.model / "model.safetensors" if options.model.is_dir() else options.model
+    recognizer = Recognizer(path, options.beam)
+    if native.why_not():
+        print(f"csp transcribe: {native.why_not()}", file=sys.stderr)
+    if options.stream:
+        for name in options.audio:
+            _show(options, name, recognizer)
+        return 0
+    hear = partial(_whole, recognizer, options.rate, len(options.audio) == 1)
+    for name, found in zip(options.audio, _together(hear, options.audio, options.threads), strict=True):
+        print(json.dumps(_plain(name, found)) if options.json else f"{name}: {found.text}", flush=True)
     return 0
+
+
+def _whole(recognizer: "Recognizer", rate: int | None, alone: bool, name: str) -> "Result":
+    stream = recognizer.stream()
+    bar = _bar(name) if alone else None
+    for x, own in _sound(name, rate or recognizer.rate):
+        stream.accept(x, own)
+        if bar:
+            bar(len(x) / own)
+    return stream.finish()
+
+
+def _show(options: argparse.Namespace, name: str, recognizer: "Recognizer") -> None:
+    """Words as they come: a line that grows on a terminal, and a record for each change with --json."""
+    said = ""
+    for x, own in _sound(name, options.rate or recognizer.rate):
+        step = max(1, own // 10)
+        for first in range(0, len(x), step):
+            recognizer.accept(x[first : first + step], own)
+            now = recognizer.result()
+            if now.text != said:
+                said = now.text
+                line = json.dumps(_plain(name, now) | {"final": False}) if options.json else f"{name}: {said} ..."
+                print(line, flush=True)
+    found = recognizer.finish()
+    print(json.dumps(_plain(name, found) | {"final": True}) if options.json else f"{name}: {found.text}", flush=True)
+
+
+def _sound(name: str, rate: int) -> Iterator[tuple["np.ndarray", int]]:
+    """Pieces of a recording with their rate."""
+    from csp.speech import audio
+
+    if name != "-":
+        yield from audio.blocks(name)
+        return
+    import numpy as np
+
+    rest = b""
+    while read := os.read(sys.stdin.fileno(), 1 << 16):
+        whole = (rest + read)[: (len(rest) + len(read)) // 2 * 2]
+        rest = (rest + read)[len(whole) :]
+        yield np.frombuffer(whole, "<i2"), rate
+
+
+def _together(f: Callable[[str], "Result"], names: list[str], threads: int) -> Iterator["Result"]:
+    if threads == 1:
+        return map(f, names)
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(threads).map(f, names)
+
+
+def _bar(name: str) -> Callable[[float], None] | None:
+    """On a terminal, for recordings that take a while."""
+    from csp.speech import audio
+
+    if name == "-" or not sys.stderr.isatty() or (seconds := audio.describe(name).seconds) < _LONG:
+        return None
+    heard = 0.0
+
+    def more(piece: float) -> None:
+        nonlocal heard
+        heard += piece
+        done = min(1.0, heard / seconds)
+        end = "\r" if done < 1 else "\r\033[K"
+        print(f"[{'#' * int(24 * done):24}] {heard:.0f} of {seconds:.0f} s", end=end, file=sys.stderr, flush=True)
+
+    return more
+
+
+def _plain(name: str, found: "Result") -> dict[str, Any]:
+    return {"path": name, "text": found.text, "words": [word._asdict() for word in found.words]}

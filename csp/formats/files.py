@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +134,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
 def _together(f: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
     """f of each name, on a few threads: NumPy lets go of Python's lock where the time goes."""
+    from concurrent.futures import ThreadPoolExecutor  # which takes longer to import than a runtime takes to load
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(f, names))
 

@@ -1,7 +1,7 @@
-"""How is the library of kernels built? By `pip install`, where a C++ compiler is there; without one csp is slow, not broken.
+"""How is the library of kernels built? By `pip install` with a C++ compiler; without one csp is slow, not broken.
 
-Every source is compiled anew each time, with flags of its own, and linked under a name without Python's version. Used by
-pyproject.toml only, and imported without csp.
+Every source is compiled anew each time, with flags of its own, and linked under a name without Python's version. Used
+by pyproject.toml and by tests, and imported without csp.
 """
 
 import os

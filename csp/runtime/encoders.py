@@ -124,7 +124,7 @@ class Attention:
 
 
 class Convolution:
-    """A gate, a convolution over time of each feature by itself, and back; streaming, it remembers kernel - 1 frames."""
+    """A gate, a convolution over time of each feature by itself, and back; streaming, it remembers some frames."""
 
     def __init__(self, config: Any, source: Source, path: str):
         self.kernels, self.streaming = source.kernels, config.streaming

@@ -12,17 +12,20 @@ State = dict[str, np.ndarray]  # what a stream remembers of a layer
 
 
 class Source(NamedTuple):
-    """Where layers come from: a file, the kernels that will run them, and the layout that is forced, if any."""
+    """Where layers come from: a file, the kernels that will run them, and a form other than the file's, if any."""
 
     file: File
     kernels: Kernels
-    layout: str | None = None
+    form: str | None = None
 
     def has(self, name: str) -> bool:
         return name in self.file.names
 
     def matrices(self, name: str) -> list:
-        return [self.kernels.pack(coded, self.layout) for coded in matrix.read(self.file, name)]
+        found = matrix.read(self.file, name)
+        if self.form is None:
+            return [self.kernels.pack(coded) for coded in found]
+        return [self.kernels.pack(matrix.dense(found, self.form), "dense")]
 
     def vector(self, name: str) -> np.ndarray:
         return matrix.vector(self.file, name)

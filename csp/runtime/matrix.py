@@ -1,5 +1,6 @@
 """What is a matrix of a model file, before kernels pack it? Its values, or codes and scales, and where they stand."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,15 @@ def read(file: File, name: str) -> list[Coded]:
     u, v = values[: inputs * rank], values[inputs * rank :]
     scales = (None, None) if scale is None else (scale[:rank], scale[rank:])
     return [Coded(inputs, rank, u, scales[0], None), Coded(rank, outputs, v, scales[1], None)]
+
+
+def dense(found: list[Coded], form: str) -> Coded:
+    """The product of these as one dense matrix, "float32" or "int8": what csp is compared with."""
+    w = functools.reduce(np.matmul, (coded.weights() for coded in found))
+    if form == "float32":
+        return Coded(*w.shape, w.reshape(-1), None, None)
+    scale = np.maximum(np.abs(w).max(axis=0, initial=0) / np.float32(127), np.finfo(np.float32).tiny)
+    return Coded(*w.shape, np.rint(w / scale).astype(np.int8).reshape(-1), scale, None)
 
 
 def vector(file: File, name: str) -> np.ndarray:

@@ -196,7 +196,9 @@ def why_not() -> str:
     """Why the library is not used, in a line; nothing if it is."""
     if not LIBRARY.exists():
         return "csp's kernels were not built (no C++ compiler at pip install): NumPy does their work, slowly"
-    return "" if _library() else "csp's kernels are older than their sources, pip install csp again: NumPy does their work"
+    return (
+        "" if _library() else "csp's kernels are older than their sources, pip install csp again: NumPy does their work"
+    )
 
 
 def _found() -> dict[str, Native]:
@@ -251,5 +253,3 @@ def _at(x: np.ndarray | None) -> int | None:
 def _done(code: int) -> None:
     if code:
         raise MemoryError("not enough memory to run the model")
-
-

@@ -34,17 +34,15 @@ class Result(NamedTuple):
 
 
 class Model:
-    """What streams share: packed weights, nothing that changes."""
+    """What streams share: packed weights, nothing that changes. `form` "float32" or "int8" makes the weights dense."""
 
-    def __init__(self, path: str | Path, kernels: str | None = None, layout: str | None = None):
+    def __init__(self, path: str | Path, kernels: str | None = None, form: str | None = None):
         with formats.open(path) as file:
             said = file.manifest.config
             if not isinstance(said, dict) or said.get("kind") != KIND:
-                raise ValueError(
-                    f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds"
-                )
+                raise ValueError(f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds")
             try:
-                self._read(said, Source(file, native.kernels(kernels), layout))
+                self._read(said, Source(file, native.kernels(kernels), form))
             except (formats.FormatError, KeyError, AttributeError, TypeError) as error:
                 raise formats.FormatError(f"{path}: {str(error) or 'its config is not whole'}") from None
 

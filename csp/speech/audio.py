@@ -4,6 +4,7 @@ Only formats that are widely written and well tested are opened: PCM and float W
 header is believed in nothing: samples are read block by block until the file ends.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,24 +53,34 @@ def read(path: str | Path, rate: int | None = None, offset: float = 0.0, duratio
       offset: seconds from the start.
       duration: seconds to read; to the end by default. A recording that ends before is an error.
     """
-    path = Path(path)
-    with _open(path) as file:
-        own, wanted = file.samplerate, None if duration is None else round(duration * file.samplerate)
-        if offset:
-            _seek(file, path, round(offset * own))
-        blocks, have = [], 0
-        while wanted is None or have < wanted:
-            block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
-            if not len(block):
-                break
-            blocks.append(block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0])
-            have += len(block)
+    with _open(Path(path)) as file:
+        own, pieces = file.samplerate, list(_pieces(file, Path(path), offset, duration))
+    x = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    return x if rate is None or rate == own else resample(x, own, rate)
+
+
+def blocks(path: str | Path) -> Iterator[tuple[np.ndarray, int]]:
+    """The samples of a recording piece by piece, however long it is, and their rate; its channels averaged."""
+    with _open(Path(path)) as file:
+        for x in _pieces(file, Path(path), 0.0, None):
+            yield x, file.samplerate
+
+
+def _pieces(file, path: Path, offset: float, duration: float | None) -> Iterator[np.ndarray]:
+    own, wanted, have = file.samplerate, None if duration is None else round(duration * file.samplerate), 0
+    if offset:
+        _seek(file, path, round(offset * own))
+    while wanted is None or have < wanted:
+        block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        x = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
+        if not np.isfinite(x).all() or np.abs(x).max(initial=0) > LOUDEST:
+            raise DataError(f"{path} has samples that are NaN, infinite or beyond {LOUDEST:g}: it is no sound")
+        have += len(x)
+        yield x
     if wanted is not None and have < wanted - own // 50:
         raise DataError(f"{path} ends {(wanted - have) / own:.2f} s before the {duration} s that are asked of it")
-    x = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if not np.isfinite(x).all() or np.abs(x).max(initial=0) > LOUDEST:
-        raise DataError(f"{path} has samples that are NaN, infinite or beyond {LOUDEST:g}: it is no sound")
-    return x if rate is None or rate == own else resample(x, own, rate)
 
 
 def resample(x: np.ndarray, rate: int, wanted: int) -> np.ndarray:

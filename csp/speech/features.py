@@ -58,11 +58,8 @@ class LogMel:
         spectrum = xp.fft.rfft(frames * _hann(self.size), self.length)
         power = spectrum.real**2 + spectrum.imag**2
         floor = FLOOR * power.sum(axis=-1, keepdims=True)
-        if energies is None:
-            banded = power @ xp.asarray(bands(self.rate, self.bins, self.length))
-        else:
-            banded = energies(power)
-        return xp.log(banded + floor + SILENCE).astype(np.float32)
+        times_bands = energies or (lambda power: power @ xp.asarray(bands(self.rate, self.bins, self.length)))
+        return xp.log(times_bands(power) + floor + SILENCE).astype(np.float32)
 
     def _cut(self, x: Any, count: int, steps: int, xp: Any) -> Any:
         """x_..xS as overlapping frames_..xTxW: a few shifted copies, no gather."""

@@ -1,13 +1,14 @@
 """How many words does a model get wrong?"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from csp import models
+from csp.runtime import Recognizer
 from csp.speech import wer
 from csp.speech.tokens import Tokens
 from csp.train.corpus import Corpus, in_order
@@ -87,6 +88,20 @@ def evaluate(decode: Callable, params: Any, corpus: Corpus, tokens: Tokens, size
         seconds += time.perf_counter() - start
         for row, line, count in zip(rows, numbers, counts, strict=False):
             heard[int(row)] = tokens.decode(line[:count])
+    return _scored(corpus, tokens, heard, seconds)
+
+
+def listen(recognizer: Recognizer, corpus: Corpus) -> Result:
+    """As `evaluate`, by the runtime, one utterance after the other, on one core."""
+    heard: dict[int, str] = {}
+    start = time.perf_counter()
+    for row, x in enumerate(corpus.audio):
+        recognizer.accept(x)
+        heard[row] = recognizer.finish().text
+    return _scored(corpus, recognizer.model.tokens, heard, time.perf_counter() - start)
+
+
+def _scored(corpus: Corpus, tokens: Tokens, heard: Mapping[int, str], seconds: float) -> Result:
     scored = []
     for row, u in enumerate(corpus.utterances):
         reference = tokens.normalise(u.text)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from csp import formats
-from csp.train import checkpoints, evaluate, mesh, modelfile, report
+from csp.train import checkpoints, evaluate, mesh, modelfile, recognise, report
 from csp.train.config import Config, ConfigError, as_plain, as_toml, read
 from csp.train.data import prepare
 from csp.train.guard import Lock, Stop, Stopped
@@ -84,12 +84,11 @@ def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> di
 
 
 def _deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
-    """Writes a model, opens it again, and has that one recognise the test; one process does."""
+    """Writes a model, and has the runtime recognise the test by that file; one process does."""
     target = done.stage.target
     about = {"family": run.said["family"], "target": target}
     modelfile.save(path, run.setup, done.params, run.data.tokens, done.rules, about)
-    model = modelfile.load(path)
-    found = evaluate.evaluate(run.decode, model.params, run.data.test, run.data.tokens).summary()
+    found = evaluate.listen(recognise.open_(path), run.data.test).summary()
     files = formats.inspect(path)
     weights = [row for row in files["tensors"] if row["structure"]]
     return {

@@ -1,0 +1,50 @@
+"""Measures a model on this machine: size, loading, memory, real-time factor, latency; against its own dense forms.
+
+csp bench runs/digits/model.safetensors --audio some.wav
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from csp.cli.tables import table
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file, or a run directory")
+    parser.add_argument("--audio", type=Path, metavar="FILE", help="a recording to hear; 20 s of a tone voice else")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of which medians are shown; 5 by default")
+
+
+def run(options: argparse.Namespace) -> int:
+    from csp.runtime import bench
+
+    if options.repeats < 1:
+        raise ValueError(f"--repeats {options.repeats} must be positive")
+    path = options.model / "model.safetensors" if options.model.is_dir() else options.model
+    found = bench.measure(path, options.audio, options.repeats)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    head = ["form", "in memory", "load", "peak memory", "real-time factor", "100 ms chunk p50", "p99", "first word"]
+    rows = [
+        [
+            row["form"],
+            f"{row['matrices_bytes'] / 1e3:,.0f} kB",
+            f"{row['load_ms']:.1f} ms",
+            f"{row['peak_mb']:.0f} MB",
+            f"{row['rtf']:.5f}",
+            f"{row['chunk_p50_ms']:.2f} ms",
+            f"{row['chunk_p99_ms']:.2f} ms",
+            "-" if row["first_word_s"] is None else f"{row['first_word_s']:.2f} s",
+        ]
+        for row in found["forms"]
+    ]
+    print(f"{path}: {found['bytes'] / 1e3:,.1f} kB, {found['kernels']} kernels, {found['seconds']:.0f} s of sound\n")
+    print(table(head, rows, right=range(1, len(head))))
+    stored, *others = found["forms"]
+    walks = [f"{row['form']} {row['matrices_us'] / stored['matrices_us']:.1f}x" for row in others]
+    if found["onnxruntime_int8_us"] is not None:
+        walks.append(f"onnxruntime's dynamic int8 {found['onnxruntime_int8_us'] / stored['matrices_us']:.1f}x")
+    print(f"\none frame through all matrices takes {stored['matrices_us']:.0f} us; {', '.join(walks)}")
+    return 0
