@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from csp.runtime import native
+from csp.runtime.matrix import Matrix
 from csp.runtime.recognizer import Model, Recognizer
 from csp.speech import audio, formants
 
@@ -81,7 +81,7 @@ def matrices(model: Model) -> list[Any]:
     found, left, seen = [], [model.encoder, model.ctc, model.transducer], set()
     while left:
         part = left.pop()
-        if isinstance(part, native.Matrix) or type(part).__name__ == "Matrix":
+        if isinstance(part, Matrix):
             found.append(part)
         elif isinstance(part, list | tuple):
             left += part

@@ -3,11 +3,12 @@
 A decoder has `push(h_TxD)`, `finish()` and `labels`: what is heard so far, each with its frame and its probability.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp.runtime.layers import LSTM, Linear, Source
+from csp.runtime.encoders import linear
+from csp.runtime.layers import LSTM, Source, expect
 
 MOST = 4  # labels that a transducer may emit in one frame, as in training
 
@@ -19,20 +20,21 @@ class Label(NamedTuple):
 
 
 class CTCHead:
-    def __init__(self, source: Source, path: str):
-        self.output = Linear(source, f"{path}/output")
+    def __init__(self, config: Any, vocabulary: int, source: Source, path: str):
+        self.output = linear(source, f"{path}/output", config.width, vocabulary)
 
 
 class TransducerHead:
     """The predictor and the joint network."""
 
-    def __init__(self, source: Source, path: str):
-        self.kernels = source.kernels
-        self.embedding = source.vector(f"{path}/embedding/embedding")
+    def __init__(self, config: Any, vocabulary: int, source: Source, path: str):
+        self.kernels, width = source.kernels, config.predictor
+        self.embedding = source.table(f"{path}/embedding/embedding", (vocabulary, width))
         self.predictor = LSTM(source, f"{path}/predictor")
-        self.from_encoder = Linear(source, f"{path}/from_encoder")
-        self.from_predictor = Linear(source, f"{path}/from_predictor")
-        self.output = Linear(source, f"{path}/output")
+        expect((self.predictor.inputs, self.predictor.width) == (width, width), path, f"predicts not by {width} cells")
+        self.from_encoder = linear(source, f"{path}/from_encoder", config.width, config.joint)
+        self.from_predictor = linear(source, f"{path}/from_predictor", width, config.joint)
+        self.output = linear(source, f"{path}/output", config.joint, vocabulary)
 
     def start(self) -> "Predicted":
         """Before the first label, which stands for the blank."""

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from csp.runtime.layers import LSTM, Linear, Norm, Source, State
+from csp.runtime.layers import LSTM, Linear, Norm, Source, State, expect
 from csp.speech import features
 
 
 class LSTMEncoder:
-    def __init__(self, config: Any, source: Source, path: str):
+    def __init__(self, config: Any, inputs: int, source: Source, path: str):
         self.stack, self.reduce_after = config.stack, config.reduce_after
         self.layers = [LSTM(source, f"{path}/layers/{i}") for i in range(config.layers)]
-        self.norms = [Norm(source, f"{path}/norms/{i}") for i in range(config.layers)]
+        self.norms = [Norm(source, f"{path}/norms/{i}", config.width) for i in range(config.layers)]
+        widths = [inputs * config.stack] + [config.width] * config.layers
+        if config.reduce_after:
+            widths[config.reduce_after] *= 2
+        expect([layer.inputs for layer in self.layers] == widths[:-1], path, f"has other layers than {widths}")
+        expect({layer.width for layer in self.layers} == {config.width}, path, f"has other cells than {config.width}")
 
     def start(self) -> dict[str, Any]:
         return {"layers": [layer.start() for layer in self.layers]}
@@ -37,9 +42,9 @@ class LSTMEncoder:
 class Conformer:
     """Chunk after chunk; a frame sees its chunk and `left` chunks before it, whose keys and values are kept."""
 
-    def __init__(self, config: Any, source: Source, path: str):
+    def __init__(self, config: Any, inputs: int, source: Source, path: str):
         self.config = config
-        self.input = Linear(source, f"{path}/input")
+        self.input = linear(source, f"{path}/input", inputs * config.stack, config.width)
         self.blocks = [Block(config, source, f"{path}/blocks/{i}") for i in range(config.layers)]
 
     def start(self) -> dict[str, Any]:
@@ -68,10 +73,11 @@ class Block:
     """Half a feed-forward, attention, convolution, half a feed-forward, a norm."""
 
     def __init__(self, config: Any, source: Source, path: str):
-        self.first, self.second = FeedForward(source, f"{path}/first"), FeedForward(source, f"{path}/second")
+        self.first = FeedForward(config, source, f"{path}/first")
+        self.second = FeedForward(config, source, f"{path}/second")
         self.attention = Attention(config, source, f"{path}/attention")
         self.convolution = Convolution(config, source, f"{path}/convolution")
-        self.norm = Norm(source, f"{path}/norm")
+        self.norm = Norm(source, f"{path}/norm", config.width)
 
     def start(self) -> State:
         return self.attention.start() | self.convolution.start()
@@ -85,9 +91,10 @@ class Block:
 
 
 class FeedForward:
-    def __init__(self, source: Source, path: str):
-        self.kernels, self.norm = source.kernels, Norm(source, f"{path}/norm")
-        self.up, self.down = Linear(source, f"{path}/up"), Linear(source, f"{path}/down")
+    def __init__(self, config: Any, source: Source, path: str):
+        self.kernels, self.norm = source.kernels, Norm(source, f"{path}/norm", config.width)
+        self.up = Linear(source, f"{path}/up")
+        self.down = linear(source, f"{path}/down", self.up.outputs, config.width)
 
     def __call__(self, x_TxD: np.ndarray) -> np.ndarray:
         return self.down(self.kernels.silu(self.up(self.norm(x_TxD))))
@@ -96,12 +103,15 @@ class FeedForward:
 class Attention:
     """Scaled dot products with rotary positions, over the keys and values that are remembered and the chunk's own."""
 
+    NAMES = ("query", "key", "value", "output")
+
     def __init__(self, config: Any, source: Source, path: str):
         self.heads, self.width = config.heads, config.width
         self.remembered = config.left * config.chunk if config.streaming else 0
-        self.norm = Norm(source, f"{path}/norm")
-        names = ("query", "key", "value", "output")
-        self.query, self.key, self.value, self.output = (Linear(source, f"{path}/{name}") for name in names)
+        self.norm = Norm(source, f"{path}/norm", config.width)
+        expect(config.width % (2 * config.heads) == 0, path, f"shares {config.width} among {config.heads} heads")
+        made = [linear(source, f"{path}/{name}", config.width, config.width) for name in self.NAMES]
+        self.query, self.key, self.value, self.output = made
 
     def start(self) -> State:
         nothing = np.zeros((0, self.heads, self.width // self.heads), np.float32)
@@ -128,9 +138,11 @@ class Convolution:
 
     def __init__(self, config: Any, source: Source, path: str):
         self.kernels, self.streaming = source.kernels, config.streaming
-        self.norm, self.middle = Norm(source, f"{path}/norm"), Norm(source, f"{path}/middle")
-        self.up, self.down = Linear(source, f"{path}/up"), Linear(source, f"{path}/down")
-        self.taps = source.vector(f"{path}/taps")
+        width = config.width
+        self.norm, self.middle = Norm(source, f"{path}/norm", width), Norm(source, f"{path}/middle", width)
+        self.up = linear(source, f"{path}/up", width, 2 * width)
+        self.down = linear(source, f"{path}/down", width, width)
+        self.taps = source.table(f"{path}/taps", (config.kernel, width))
 
     def start(self) -> State:
         before = len(self.taps) - 1 if self.streaming else (len(self.taps) - 1) // 2
@@ -144,6 +156,14 @@ class Convolution:
             after = len(self.taps) - 1 - len(state["before"])
             y_TxD = np.concatenate([y_TxD, np.zeros((after, y_TxD.shape[1]), np.float32)])
         return self.down(self.kernels.silu(self.middle(self.kernels.depthwise(y_TxD, self.taps))))
+
+
+def linear(source: Source, path: str, inputs: int, outputs: int) -> Linear:
+    """One of these sizes."""
+    found = Linear(source, path)
+    sizes = f"is {found.inputs} x {found.outputs}, where {inputs} x {outputs} is expected"
+    expect((found.inputs, found.outputs) == (inputs, outputs), f"{path}/kernel", sizes)
+    return found
 
 
 def _rotated(x_TxHxE: np.ndarray, first: int) -> np.ndarray:

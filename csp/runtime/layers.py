@@ -1,9 +1,10 @@
 """The parts of a network as they run: matrices packed for the kernels, vectors in float32, state outside of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from csp.formats import FormatError
 from csp.formats.reading import File
 from csp.runtime import matrix
 from csp.runtime.native import Kernels
@@ -22,13 +23,27 @@ class Source(NamedTuple):
         return name in self.file.names
 
     def matrices(self, name: str) -> list:
+        """One matrix, or two to be multiplied by in turn."""
         found = matrix.read(self.file, name)
         if self.form is None:
             return [self.kernels.pack(coded) for coded in found]
         return [self.kernels.pack(matrix.dense(found, self.form), "dense")]
 
-    def vector(self, name: str) -> np.ndarray:
-        return matrix.vector(self.file, name)
+    def vector(self, name: str, size: int) -> np.ndarray:
+        """One dimension, of that size."""
+        return self.table(name, (size,))
+
+    def table(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+        """A small tensor in float32; None stands for any size."""
+        found = matrix.vector(self.file, name)
+        fits = found.ndim == len(shape) and all(n in (None, own) for n, own in zip(shape, found.shape, strict=True))
+        return found if fits else expect(False, name, f"has shape {found.shape}, where {shape} is expected")
+
+
+def expect(holds: bool, name: str, what: str) -> Any:
+    """Kernels believe the sizes that they are told: a file is checked before."""
+    if not holds:
+        raise FormatError(f"{name!r} {what}")
 
 
 class Linear:
@@ -36,7 +51,8 @@ class Linear:
 
     def __init__(self, source: Source, path: str):
         self.kernels, self.matrices = source.kernels, source.matrices(f"{path}/kernel")
-        self.bias = source.vector(f"{path}/bias") if source.has(f"{path}/bias") else None
+        self.inputs, self.outputs = self.matrices[0].inputs, self.matrices[-1].outputs
+        self.bias = source.vector(f"{path}/bias", self.outputs) if source.has(f"{path}/bias") else None
 
     def __call__(self, x_TxD: np.ndarray) -> np.ndarray:
         *before, last = self.matrices
@@ -48,9 +64,9 @@ class Linear:
 class Norm:
     """Zero mean and unit variance of each row, then a scale and a shift; plus `added`."""
 
-    def __init__(self, source: Source, path: str):
+    def __init__(self, source: Source, path: str, width: int):
         self.kernels = source.kernels
-        self.scale, self.bias = source.vector(f"{path}/scale"), source.vector(f"{path}/bias")
+        self.scale, self.bias = source.vector(f"{path}/scale", width), source.vector(f"{path}/bias", width)
 
     def __call__(self, x_TxD: np.ndarray, added: np.ndarray | None = None) -> np.ndarray:
         return self.kernels.norm(x_TxD, self.scale, self.bias, added)
@@ -62,8 +78,10 @@ class LSTM:
     def __init__(self, source: Source, path: str):
         self.kernels = source.kernels
         self.input, self.recurrent = source.matrices(f"{path}/input"), source.matrices(f"{path}/recurrent")
-        self.bias = source.vector(f"{path}/bias")
-        self.width = len(self.bias) // 4
+        self.inputs, self.width = self.input[0].inputs, self.recurrent[0].inputs
+        self.bias = source.vector(f"{path}/bias", 4 * self.width)
+        gates = {self.input[-1].outputs, self.recurrent[-1].outputs}
+        expect(gates == {4 * self.width}, path, f"has {sorted(gates)} gates, for {self.width} cells")
 
     def start(self) -> State:
         return {"h": np.zeros(self.width, np.float32), "c": np.zeros(self.width, np.float32)}

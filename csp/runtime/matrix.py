@@ -1,7 +1,7 @@
 """What is a matrix of a model file, before kernels pack it? Its values, or codes and scales, and where they stand."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,16 @@ class Coded(NamedTuple):
         return w if self.scale is None else w * self.scale
 
 
+class Matrix(NamedTuple):
+    """A matrix that kernels have packed, in whatever they hold it."""
+
+    inputs: int
+    outputs: int
+    layout: str
+    nbytes: int
+    held: Any
+
+
 def read(file: File, name: str) -> list[Coded]:
     """The matrix of that name; two of them, to be multiplied by in turn, where factors are stored."""
     entry, (values, scale, order) = file.numbers(name)
@@ -51,10 +61,11 @@ def read(file: File, name: str) -> list[Coded]:
 def dense(found: list[Coded], form: str) -> Coded:
     """The product of these as one dense matrix, "float32" or "int8": what csp is compared with."""
     w = functools.reduce(np.matmul, (coded.weights() for coded in found))
+    inputs, outputs = w.shape
     if form == "float32":
-        return Coded(*w.shape, w.reshape(-1), None, None)
+        return Coded(inputs, outputs, w.reshape(-1), None, None)
     scale = np.maximum(np.abs(w).max(axis=0, initial=0) / np.float32(127), np.finfo(np.float32).tiny)
-    return Coded(*w.shape, np.rint(w / scale).astype(np.int8).reshape(-1), scale, None)
+    return Coded(inputs, outputs, np.rint(w / scale).astype(np.int8).reshape(-1), scale, None)
 
 
 def vector(file: File, name: str) -> np.ndarray:

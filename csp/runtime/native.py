@@ -7,12 +7,12 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from csp.runtime import reference
-from csp.runtime.matrix import Coded
+from csp.runtime.matrix import Coded, Matrix
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
@@ -32,7 +32,7 @@ class _Values(ctypes.Structure):
 
 
 _LONG = ctypes.c_int64
-_KERNELS = {
+_KERNELS: dict[str, tuple[Any, ...]] = {
     "linear": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _pointer),
     "lstm": (ctypes.c_int, _pointer, _pointer, _pointer, _pointer, _LONG, _pointer, _pointer, _pointer),
     "step": (None, _pointer, _LONG, _pointer, _pointer),
@@ -46,17 +46,6 @@ _KERNELS = {
 
 class _Table(ctypes.Structure):
     _fields_ = [(name, ctypes.CFUNCTYPE(*types)) for name, types in _KERNELS.items()]
-
-
-class Matrix(NamedTuple):
-    """A matrix as the kernels read it; the arrays are kept for as long as the structure points into them."""
-
-    inputs: int
-    outputs: int
-    layout: str
-    nbytes: int
-    packed: Any
-    arrays: tuple[np.ndarray, ...]
 
 
 class Native:
@@ -78,7 +67,7 @@ class Native:
         """x W + bias."""
         x_BxI = _ready(x_BxI, w.inputs)
         y = np.empty((len(x_BxI), w.outputs), np.float32)
-        _done(self._table.linear(ctypes.addressof(w.packed), _at(bias), _at(x_BxI), len(x_BxI), _at(y)))
+        _done(self._table.linear(_held(w), _at(bias), _at(x_BxI), len(x_BxI), _at(y)))
         return y
 
     def lstm(
@@ -87,7 +76,7 @@ class Native:
         """Every h; h_H and c_H are brought up to date."""
         x_TxI = _ready(x_TxI, w.inputs)
         out = np.empty((len(x_TxI), r.inputs), np.float32)
-        packed = ctypes.addressof(w.packed), ctypes.addressof(r.packed)
+        packed = _held(w), _held(r)
         _done(self._table.lstm(*packed, _at(bias), _at(x_TxI), len(x_TxI), _at(h_H), _at(c_H), _at(out)))
         return out
 
@@ -170,7 +159,8 @@ class Native:
         numbers = (LAYOUTS.index(layout), coded.floats, coded.inputs, coded.outputs)
         packed = _Packed(*numbers, _at(data), _at(steps), _at(scale), _at(sums))
         arrays = tuple(array for array in (data, steps, scale, sums) if array is not None)
-        return Matrix(coded.inputs, coded.outputs, layout, sum(array.nbytes for array in arrays), packed, arrays)
+        nbytes = sum(array.nbytes for array in arrays)
+        return Matrix(coded.inputs, coded.outputs, layout, nbytes, (packed, arrays))  # which it points into
 
 
 Kernels = Native | reference.Reference
@@ -229,6 +219,10 @@ def source_digest(folder: Path) -> str:
     for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
         hashed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return hashed.hexdigest()
+
+
+def _held(w: Matrix) -> int:
+    return ctypes.addressof(w.held[0])
 
 
 def _padded(outputs: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from csp import formats
 from csp.runtime import encoders, native
 from csp.runtime.decoders import CTCHead, GreedyCTC, GreedyTransducer, Label, TransducerHead
-from csp.runtime.layers import Source
+from csp.runtime.layers import Source, expect
 from csp.runtime.matrix import Coded
 from csp.runtime.search import BeamCTC, BeamTransducer
 from csp.speech import tokens as tokens_
@@ -43,21 +43,23 @@ class Model:
                 raise ValueError(f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds")
             try:
                 self._read(said, Source(file, native.kernels(kernels), form))
-            except (formats.FormatError, KeyError, AttributeError, TypeError) as error:
+            except (formats.FormatError, KeyError, AttributeError, TypeError, ValueError) as error:
                 raise formats.FormatError(f"{path}: {str(error) or 'its config is not whole'}") from None
 
     def _read(self, said: dict[str, Any], source: Source) -> None:
-        self.config, self.kernels = SimpleNamespace(**said["model"]), source.kernels
+        self.config, self.kernels = _config(said["model"]), source.kernels
         self.beam: int = said["decode"]["beam"]
         self.tokens: Tokens = tokens_.from_json(said["tokens"])
-        self.mel = LogMel(**{key: said["features"][key] for key in ("rate", "bins", "window", "hop")})
-        self.mean, self.deviation = source.vector("features/mean"), source.vector("features/deviation")
+        self.mel = _mel(said["features"])
+        self.mean = source.vector("features/mean", self.mel.bins)
+        self.deviation = source.vector("features/deviation", self.mel.bins)
+        expect(bool((self.deviation > 0).all()), "features/deviation", "is not positive")
         self.bands = source.kernels.pack(_coded(bands(self.mel.rate, self.mel.bins, self.mel.length)))
-        known = {"lstm": encoders.LSTMEncoder, "conformer": encoders.Conformer}
-        self.encoder = known[self.config.encoder](self.config, source, "model/encoder")
-        transducer = self.config.head == "transducer"
-        self.ctc = None if transducer else CTCHead(source, "model/ctc")
-        self.transducer = TransducerHead(source, "model/transducer") if transducer else None
+        encoder = encoders.LSTMEncoder if self.config.encoder == "lstm" else encoders.Conformer
+        self.encoder = encoder(self.config, self.mel.bins, source, "model/encoder")
+        transducer, size = self.config.head == "transducer", self.tokens.size
+        self.ctc = None if transducer else CTCHead(self.config, size, source, "model/ctc")
+        self.transducer = TransducerHead(self.config, size, source, "model/transducer") if transducer else None
 
     @property
     def seconds_per_frame(self) -> float:
@@ -149,6 +151,28 @@ class Recognizer:
         return self._resampler[1].resample_chunk(x, last=last)
 
 
+def _config(said: dict[str, Any]) -> SimpleNamespace:
+    """Sizes within reason."""
+    config = SimpleNamespace(**said)
+    expect(
+        config.encoder in ("lstm", "conformer") and config.head in ("ctc", "transducer"), "model", "is of no known kind"
+    )
+    least = {"layers": 1, "width": 1, "stack": 1, "reduce_after": 0, "predictor": 1, "joint": 1}
+    least |= {"heads": 1, "kernel": 1, "chunk": 1, "left": 0}
+    for key, low in least.items():
+        value = said[key]
+        expect(type(value) is int and low <= value <= 1 << 20, f"model.{key}", f"is {str(value)[:20]}")
+    expect(config.layers <= 1000 and config.reduce_after < config.layers + 1, "model.layers", f"are {config.layers}")
+    return config
+
+
+def _mel(said: dict[str, Any]) -> LogMel:
+    rate, bins, window, hop = (said[key] for key in ("rate", "bins", "window", "hop"))
+    right = type(rate) is int and 4_000 <= rate <= 192_000 and type(bins) is int and 1 <= bins <= 4096
+    expect(right and 0 < hop <= window <= 1, "features", "have a rate, bins, window or hop beyond all reason")
+    return LogMel(rate, bins, window, hop)
+
+
 def _checked(samples: Any) -> np.ndarray:
     x = np.asarray(samples)
     if x.ndim != 1:
@@ -165,8 +189,8 @@ def _checked(samples: Any) -> np.ndarray:
 
 def _coded(w: np.ndarray) -> Coded:
     """A float matrix by its non-zeros: the triangles of mel bands overlap little."""
-    order = np.flatnonzero(w)
-    return Coded(*w.shape, np.ascontiguousarray(w.reshape(-1)[order]), None, order.astype(np.int64))
+    order, (inputs, outputs) = np.flatnonzero(w), w.shape
+    return Coded(inputs, outputs, np.ascontiguousarray(w.reshape(-1)[order]), None, order.astype(np.int64))
 
 
 def _words(labels: list[Label], model: Model) -> list[Word]:

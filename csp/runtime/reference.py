@@ -3,23 +3,12 @@
 It is the oracle of the library's tests, and does its work, slowly, where the library could not be built.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from csp.runtime.matrix import Coded
+from csp.runtime.matrix import Coded, Matrix
 
 _ROUND = np.float32(12582912)
 _LANES = 16
-
-
-class Matrix(NamedTuple):
-    inputs: int
-    outputs: int
-    layout: str
-    nbytes: int
-    weights: np.ndarray  # float32; or codes, in floats wide enough to add them exactly
-    scale: np.ndarray | None
 
 
 class Reference:
@@ -28,7 +17,7 @@ class Reference:
     def pack(self, coded: Coded, layout: str | None = None) -> Matrix:
         wide = np.float32 if coded.floats or coded.inputs * 127 * 127 < 2**24 else np.float64
         weights = coded.dense().astype(wide)
-        return Matrix(coded.inputs, coded.outputs, "dense", weights.nbytes, weights, coded.scale)
+        return Matrix(coded.inputs, coded.outputs, "dense", weights.nbytes, (weights, coded.scale))
 
     def linear(self, w: Matrix, bias: np.ndarray | None, x_BxI: np.ndarray) -> np.ndarray:
         y = _product(w, np.asarray(x_BxI, np.float32))
@@ -86,11 +75,12 @@ def quantise(x_BxI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _product(w: Matrix, x_BxI: np.ndarray) -> np.ndarray:
-    if w.scale is None:
-        return x_BxI @ w.weights
+    weights, scale = w.held  # float32; or codes, in floats wide enough to add them exactly
+    if scale is None:
+        return x_BxI @ weights
     codes_BxI, scale_B = quantise(x_BxI)
-    sums = (codes_BxI.astype(w.weights.dtype) @ w.weights).astype(np.float32)
-    return sums * (w.scale * scale_B[:, None])
+    sums = (codes_BxI.astype(weights.dtype) @ weights).astype(np.float32)
+    return sums * (scale * scale_B[:, None])
 
 
 def exponential(x: np.ndarray) -> np.ndarray:
