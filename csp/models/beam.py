@@ -14,6 +14,7 @@ from jax import Array
 
 from csp.models.lattice import NEVER
 
+PER_FRAME = 4  # labels that a transducer's row may have for each frame, so that a search ends
 Carry = tuple[Array, Array]
 Predict = Callable[[Array, Carry], tuple[Array, Carry]]
 
@@ -97,7 +98,7 @@ def transducer(
     """(labels, how many) of the best row of one utterance.
 
     All hypotheses have taken equally many moves, blanks and labels together, so that those with the same row stand at
-    the same frame, and their probabilities can be added. A row is at most as long as there are frames.
+    the same frame, and their probabilities can be added. At frame t a row has at most PER_FRAME (t + 1) labels.
 
     Args:
       h_TxJ: projected frames.
@@ -108,12 +109,17 @@ def transducer(
       width: K.
     """
     T = h_TxJ.shape[0]
-    beam = _begin(width, T)
+    most = PER_FRAME * T
+    beam = _begin(width, most)
     g_KxJ, carry = predict(jnp.zeros(width, jnp.int32), carry)
-    best = (jnp.array(NEVER), jnp.zeros(T, jnp.int32), jnp.array(0))
+    best = (jnp.array(NEVER), jnp.zeros(most, jnp.int32), jnp.array(0))
 
-    def move(state, step):
-        beam, g_KxJ, carry, best = state
+    def open_(state):
+        step, beam, *_ = state
+        return jnp.any((step - beam.count_K < frames) & (beam.score_K > NEVER / 2)) & (step < T + most)
+
+    def move(state):
+        step, beam, g_KxJ, carry, best = state
         t_K = step - beam.count_K
         open_K = (t_K < frames) & (beam.score_K > NEVER / 2)
         said_KxV = jax.nn.log_softmax(joint(h_TxJ[jnp.clip(t_K, 0, T - 1)], g_KxJ).astype(jnp.float32))
@@ -124,13 +130,13 @@ def transducer(
         ended = (ended_K[i], beam.tokens_KxU[i], beam.count_K[i])
         best = jax.tree.map(lambda a, b: jnp.where(ended[0] > best[0], a, b), ended, best)
         stay_K = jnp.where(ends_K, NEVER, said_KxV[:, 0])
-        grow_KxV = jnp.where((beam.count_K < frames)[:, None], said_KxV, NEVER).at[:, 0].set(NEVER)
+        grow_KxV = jnp.where((beam.count_K < PER_FRAME * (t_K + 1))[:, None], said_KxV, NEVER).at[:, 0].set(NEVER)
         stay_K, grow_KxV = _together(beam, stay_K, stay_K > NEVER / 2, grow_KxV)
         beam, parent_K, label_K, grows_K = _best(beam, stay_K, grow_KxV)
         g_KxJ, carry = jax.tree.map(lambda x: x[parent_K], (g_KxJ, carry))
         after = predict(label_K, carry)
         g_KxJ, carry = jax.tree.map(lambda a, b: jnp.where(grows_K[:, None], a, b), after, (g_KxJ, carry))
-        return (beam, g_KxJ, carry, best), None
+        return step + 1, beam, g_KxJ, carry, best
 
-    (_, _, _, best), _ = jax.lax.scan(move, (beam, g_KxJ, carry, best), jnp.arange(2 * T))
+    *_, best = jax.lax.while_loop(open_, move, (jnp.array(0), beam, g_KxJ, carry, best))
     return best[1], best[2]

@@ -11,6 +11,7 @@ import numpy as np
 from csp.runtime.decoders import CTCHead, Label, Predicted, TransducerHead, log_softmax
 
 NEVER = -np.inf
+PER_FRAME = 4  # as csp.models.beam has it
 
 
 class Row(NamedTuple):
@@ -103,7 +104,7 @@ class BeamTransducer:
 
     def finish(self) -> None:
         end = self._first + len(self._frames)
-        while end and self._rows and self._moves < 2 * end:
+        while end and self._rows:
             self._move(end)
 
     def _at(self) -> list[int]:
@@ -116,9 +117,9 @@ class BeamTransducer:
         grow_RxK = self._scores[:, None] + log_RxK
         stay_R = grow_RxK[:, 0].copy()
         grow_RxK[:, 0] = NEVER
+        grow_RxK[[row.count >= PER_FRAME * (t + 1) for row, t in zip(self._rows, at, strict=True)]] = NEVER
         if end is not None:
             self._end(at == end - 1, stay_R)
-            grow_RxK[[row.count >= end for row in self._rows]] = NEVER
         stay_R = _meet(self._rows, stay_R, grow_RxK)
         chosen = _best(stay_R, grow_RxK, self.width)
         rows, predicted, width = self._rows, self._predicted, grow_RxK.shape[1]
