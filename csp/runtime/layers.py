@@ -1,5 +1,6 @@
 """The parts of a network as they run: matrices packed for the kernels, vectors in float32, state outside of them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ class Source(NamedTuple):
         found = matrix.read(self.file, name)
         if self.form is None:
             return [self.kernels.pack(coded) for coded in found]
-        return [self.kernels.pack(matrix.dense(found, self.form), "dense")]
+        w = functools.reduce(np.matmul, (coded.weights() for coded in found))
+        return [self.kernels.pack(matrix.dense(w, self.form), "dense")]
 
     def vector(self, name: str, size: int) -> np.ndarray:
         """One dimension, of that size."""

@@ -1,6 +1,5 @@
 """What is a matrix of a model file, before kernels pack it? Its values, or codes and scales, and where they stand."""
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,14 +57,20 @@ def read(file: File, name: str) -> list[Coded]:
     return [Coded(inputs, rank, u, scales[0], None), Coded(rank, outputs, v, scales[1], None)]
 
 
-def dense(found: list[Coded], form: str) -> Coded:
-    """The product of these as one dense matrix, "float32" or "int8": what csp is compared with."""
-    w = functools.reduce(np.matmul, (coded.weights() for coded in found))
+def dense(w: np.ndarray, form: str) -> Coded:
+    """All of a matrix, in "float32" or "int8"."""
     inputs, outputs = w.shape
     if form == "float32":
-        return Coded(inputs, outputs, w.reshape(-1), None, None)
+        return Coded(inputs, outputs, np.ascontiguousarray(w).reshape(-1), None, None)
     scale = np.maximum(np.abs(w).max(axis=0, initial=0) / np.float32(127), np.finfo(np.float32).tiny)
     return Coded(inputs, outputs, np.rint(w / scale).astype(np.int8).reshape(-1), scale, None)
+
+
+def sparse(w: np.ndarray, form: str) -> Coded:
+    """What is not zero of a matrix, likewise."""
+    every = dense(w, form)
+    order = np.flatnonzero(every.values)
+    return every._replace(values=every.values[order], order=order.astype(np.int64))
 
 
 def vector(file: File, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from csp import formats
 from csp.runtime import encoders, native
 from csp.runtime.decoders import CTCHead, GreedyCTC, GreedyTransducer, Label, TransducerHead
 from csp.runtime.layers import Source, expect
-from csp.runtime.matrix import Coded
+from csp.runtime.matrix import sparse
 from csp.runtime.search import BeamCTC, BeamTransducer
 from csp.speech import tokens as tokens_
 from csp.speech.features import LogMel, Stream, bands
@@ -54,7 +54,7 @@ class Model:
         self.mean = source.vector("features/mean", self.mel.bins)
         self.deviation = source.vector("features/deviation", self.mel.bins)
         expect(bool((self.deviation > 0).all()), "features/deviation", "is not positive")
-        self.bands = source.kernels.pack(_coded(bands(self.mel.rate, self.mel.bins, self.mel.length)))
+        self.bands = source.kernels.pack(sparse(bands(self.mel.rate, self.mel.bins, self.mel.length), "float32"))
         encoder = encoders.LSTMEncoder if self.config.encoder == "lstm" else encoders.Conformer
         self.encoder = encoder(self.config, self.mel.bins, source, "model/encoder")
         transducer, size = self.config.head == "transducer", self.tokens.size
@@ -185,12 +185,6 @@ def _checked(samples: Any) -> np.ndarray:
     if x.size and not (np.abs(x).max() <= LOUDEST):  # of NaN too
         raise ValueError(f"samples that are NaN, infinite or beyond {LOUDEST:g} are no sound")
     return x
-
-
-def _coded(w: np.ndarray) -> Coded:
-    """A float matrix by its non-zeros: the triangles of mel bands overlap little."""
-    order, (inputs, outputs) = np.flatnonzero(w), w.shape
-    return Coded(inputs, outputs, np.ascontiguousarray(w.reshape(-1)[order]), None, order.astype(np.int64))
 
 
 def _words(labels: list[Label], model: Model) -> list[Word]:
