@@ -7,7 +7,6 @@ arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream runs/digits/model.saf
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -86,7 +85,7 @@ def _sound(name: str, rate: int) -> Iterator[tuple["np.ndarray", int]]:
     import numpy as np
 
     rest = b""
-    while read := os.read(sys.stdin.fileno(), 1 << 16):
+    while read := sys.stdin.buffer.read1(1 << 16):
         whole = (rest + read)[: (len(rest) + len(read)) // 2 * 2]
         rest = (rest + read)[len(whole) :]
         yield np.frombuffer(whole, "<i2"), rate

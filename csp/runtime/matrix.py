@@ -25,6 +25,8 @@ class Coded(NamedTuple):
         if self.order is None:
             return self.values.reshape(self.inputs, self.outputs)
         w = np.zeros(self.inputs * self.outputs, self.values.dtype)
+        if len(self.order) and not 0 <= self.order.min() <= self.order.max() < len(w):
+            raise ValueError("a place lies beyond the matrix")
         w[self.order] = self.values
         return w.reshape(self.inputs, self.outputs)
 
