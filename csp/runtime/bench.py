@@ -29,9 +29,9 @@ def measure(path: Path, sound: Path | None = None, repeats: int = 5) -> dict[str
     models = {name: Model(path, form=form) for name, form in FORMS.items()}
     rate = models["stored"].mel.rate
     x = audio.read(sound, rate) if sound else speech(rate)
-    loads = _interleaved({name: lambda form=form: Model(path, form=form) for name, form in FORMS.items()}, repeats)
-    whole = _interleaved({name: lambda m=m: _hear(Recognizer(m), x) for name, m in models.items()}, repeats)
-    walks = _interleaved({name: _walk(m) for name, m in models.items()}, 10 * repeats)
+    loads = interleaved({name: lambda form=form: Model(path, form=form) for name, form in FORMS.items()}, repeats)
+    whole = interleaved({name: lambda m=m: _hear(Recognizer(m), x) for name, m in models.items()}, repeats)
+    walks = interleaved({name: _walk(m) for name, m in models.items()}, 10 * repeats)
     rows = []
     for name, model in models.items():
         chunks, first = _latencies(Recognizer(model), x)
@@ -128,7 +128,7 @@ def onnxruntime_walk(found: list[Any], repeats: int = 50) -> float | None:
         for w in found:
             sessions[w.inputs, w.outputs].run(None, {"x": rows[w.inputs]})
 
-    return 1e6 * _interleaved({"": walk}, repeats)[""]
+    return 1e6 * interleaved({"": walk}, repeats)[""]
 
 
 def _hear(recognizer: Recognizer, x: np.ndarray) -> str:
@@ -150,7 +150,7 @@ def _latencies(recognizer: Recognizer, x: np.ndarray) -> tuple[list[float], floa
     return times, first
 
 
-def _interleaved(tasks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def interleaved(tasks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """The median time of each."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():

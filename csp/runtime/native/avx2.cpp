@@ -56,6 +56,8 @@ const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, c
     __m256i tables[8];
     for (int t = 0; t < 8; t++) tables[t] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes + t));
     for (int step = 0; step < steps[b]; step++, data += 128) {
+      _mm_prefetch((const char *)data + 4096, _MM_HINT_T0);
+      _mm_prefetch((const char *)data + 4160, _MM_HINT_T0);
       low = products(low, fetch(tables, load32(data)), load32(data + 64));
       high = products(high, fetch(tables, load32(data + 32)), load32(data + 96));
     }

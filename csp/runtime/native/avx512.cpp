@@ -51,6 +51,8 @@ const uint8_t *banks(const uint8_t *data, const uint8_t *steps, int64_t count, c
   for (int64_t b = 0; b < count; b++, tables += TABLE) {
     __m512i low = _mm512_loadu_si512(tables), high = _mm512_loadu_si512(tables + 64);
     for (int step = 0; step < steps[b]; step++, data += 128) {
+      _mm_prefetch((const char *)data + 4096, _MM_HINT_T0);
+      _mm_prefetch((const char *)data + 4160, _MM_HINT_T0);
       __m512i seen = fetch(low, high, _mm512_loadu_si512(data));
       sum = _mm512_dpbusd_epi32(sum, seen, _mm512_loadu_si512(data + 64));
     }
@@ -64,6 +66,8 @@ const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, c
   for (int64_t b = 0; b < count; b++, codes += CSP_BANK) {
     __m512i low = _mm512_loadu_si512(codes), high = _mm512_loadu_si512(codes + 64);
     for (int step = 0; step < steps[b]; step++, data += 80) {
+      _mm_prefetch((const char *)data + 4096, _MM_HINT_T0);
+      _mm_prefetch((const char *)data + 4136, _MM_HINT_T0);
       __m512i places = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)data));
       __m512i seen = _mm512_permutex2var_epi32(low, places, high);
       sum = _mm512_dpbusd_epi32(sum, seen, _mm512_loadu_si512(data + 16));
