@@ -70,7 +70,7 @@ def _stack(inputs: int, outputs: int, count: int, repeats: int) -> list[dict]:
         record |= {"over_jax": times["jax float32"]["stack_us"] / of["stack_us"], "memory_gb_s": memory}
         record |= {"over_dense_int8": best / of["stack_us"]}
         if name in facts:
-            bytes_ = facts[name]["bytes_per_weight"] * inputs * outputs * count
+            bytes_ = facts[name]["bytes_per_weight"] * inputs * outputs
             record["of_bandwidth"] = bytes_ / of["stack_us"] / 1e3 / memory
         found.append(record)
     return found
