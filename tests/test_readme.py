@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
+import recognisers
 
 import csp
 
@@ -17,7 +18,9 @@ def test_python_blocks_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 5
-    space = {"csp": csp, "jax": jax, "jnp": jnp, "optax": optax}
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    recognisers.write(tmp_path / "runs" / "digits" / "model.safetensors", recognisers.SMALL, values="int8")
+    space = {"csp": csp, "jax": jax, "jnp": jnp, "optax": optax, "samples": recognisers.sound()}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
     assert "dense/kernel" in capsys.readouterr().out

@@ -4,15 +4,12 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import recognisers
 
 from csp.cli import main
-
-sys.path.append(str(Path(__file__).parent.parent / "runtime"))
-import recognisers
 
 
 @pytest.fixture(scope="module")
