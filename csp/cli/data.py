@@ -1,7 +1,9 @@
-"""Checks a manifest, or speaks a corpus.
+"""Checks a manifest, or makes a corpus: speaks one, connects words, unpacks features.
 
 csp data check manifest.tsv --rate 16000 --longest 20
 csp data synth runs/voices --grammar digits --count 2000
+csp data connect FSDD/manifest.tsv data/fsdd --noise 5,20
+csp data unpack an4_mfcc13.npz an4/manifest.tsv data/an4
 """
 
 import argparse
@@ -10,7 +12,7 @@ from pathlib import Path
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="check|synth|connect")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="check|synth|connect|unpack")
     check = kinds.add_parser("check", help="open every recording, and say everything that is wrong")
     check.add_argument("manifest", type=Path, help="TSV, JSON lines (ours, NeMo's, Lhotse's), or a LibriSpeech folder")
     check.add_argument("--rate", type=int, help="samples a second that the model wants")
@@ -35,11 +37,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     connect.add_argument(
         "--noise", metavar="LOW,HIGH", help="decibels above white noise, such as 5,20; none by default"
     )
+    unpack = kinds.add_parser("unpack", help="make a corpus of features that stand in one .npz file")
+    unpack.add_argument("features", type=Path, metavar="NPZ", help="feats, offsets and utts")
+    unpack.add_argument("manifest", type=Path, help="TSV with utt, split, text, speaker")
+    unpack.add_argument("out", type=Path, metavar="DIR")
+    unpack.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
     connect.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
-    return {"check": _check, "synth": _synth, "connect": _connect}[options.what](options)
+    return {"check": _check, "synth": _synth, "connect": _connect, "unpack": _unpack}[options.what](options)
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from csp.speech import unpack
+
+    path = unpack.unpack(options.features, options.manifest, options.out)
+    print(json.dumps({"manifest": str(path)}) if options.json else path)
+    return 0
 
 
 def _connect(options: argparse.Namespace) -> int:

@@ -84,8 +84,9 @@ def _sound(name: str, rate: int) -> Iterator[tuple["np.ndarray", int]]:
         return
     import numpy as np
 
+    pipe: Any = sys.stdin.buffer
     rest = b""
-    while read := sys.stdin.buffer.read1(1 << 16):
+    while read := pipe.read1(1 << 16):
         whole = (rest + read)[: (len(rest) + len(read)) // 2 * 2]
         rest = (rest + read)[len(whole) :]
         yield np.frombuffer(whole, "<i2"), rate

@@ -246,7 +246,7 @@ def _at(x: np.ndarray | None) -> Any:
     """What ctypes passes as a pointer to an array; thrice as fast as asking NumPy for the address."""
     if x is None or not x.flags.writeable:
         return _address(x)
-    return _nothing.from_buffer(x)
+    return _nothing.from_buffer(x)  # pyrefly: ignore[bad-argument-type]
 
 
 def _address(x: np.ndarray | None) -> int | None:

@@ -14,7 +14,7 @@ from csp.runtime.layers import Source, expect
 from csp.runtime.matrix import sparse
 from csp.runtime.search import BeamCTC, BeamTransducer
 from csp.speech import tokens as tokens_
-from csp.speech.features import LogMel, Stream, bands
+from csp.speech.features import Given, LogMel, Stream, bands
 from csp.speech.tokens import Tokens
 
 KIND = "recogniser"
@@ -48,13 +48,17 @@ class Model:
 
     def _read(self, said: dict[str, Any], source: Source) -> None:
         self.config, self.kernels = _config(said["model"]), source.kernels
-        self.beam: int = said["decode"]["beam"]
+        self.beam = said["decode"]["beam"]
+        expect(type(self.beam) is int and self.beam > 0, "decode.beam", f"is {str(self.beam)[:20]}")
         self.tokens: Tokens = tokens_.from_json(said["tokens"])
         self.mel = _mel(said["features"])
         self.mean = source.vector("features/mean", self.mel.bins)
         self.deviation = source.vector("features/deviation", self.mel.bins)
         expect(bool((self.deviation > 0).all()), "features/deviation", "is not positive")
-        self.bands = source.kernels.pack(sparse(bands(self.mel.rate, self.mel.bins, self.mel.length), "float32"))
+        self.bands: Any = None
+        if isinstance(self.mel, LogMel):
+            triangles = bands(self.mel.rate, self.mel.bins, self.mel.length)
+            self.bands = source.kernels.pack(sparse(triangles, "float32"))
         encoder = encoders.LSTMEncoder if self.config.encoder == "lstm" else encoders.Conformer
         self.encoder = encoder(self.config, self.mel.bins, source, "model/encoder")
         transducer, size = self.config.head == "transducer", self.tokens.size
@@ -99,7 +103,8 @@ class Recognizer:
 
     def reset(self) -> None:
         """Forgets what was heard."""
-        self._mel = Stream(self.model.mel, self.model.features)
+        mel = self.model.mel
+        self._mel = Stream(mel, self.model.features) if isinstance(mel, LogMel) else None
         self._state = self.model.encoder.start()
         self._decoder = self.model.decoder(self.beam)
         self._resampler: Any = None
@@ -111,10 +116,21 @@ class Recognizer:
 
     def accept(self, samples: Any, rate: int | None = None) -> None:
         """Hears more samples, float in -1..1 or int16; at another `rate` they are resampled (which needs soxr)."""
+        if self._mel is None:
+            raise ValueError("this model hears features, not sound: accept_features(y_TxF)")
         x = _checked(samples)
         if rate not in (None, self.rate) or self._resampler is not None:
             x = self._resampled(x, rate or self.rate, last=False)
         self._hear(x)
+
+    def accept_features(self, y_TxF: Any) -> None:
+        """Hears more frames, of a model whose features are given."""
+        frames_TxF, bins = np.asarray(y_TxF, np.float32), self.model.mel.bins
+        if self._mel is not None:
+            raise ValueError("this model hears sound, not features: accept(samples)")
+        if frames_TxF.ndim != 2 or frames_TxF.shape[1] != bins or not np.isfinite(frames_TxF).all():
+            raise ValueError(f"frames of shape {frames_TxF.shape}: give finite numbers, [frames, {bins}]")
+        self._see(frames_TxF)
 
     def result(self) -> Result:
         """What was heard so far; its last words may change."""
@@ -132,7 +148,10 @@ class Recognizer:
         return found
 
     def _hear(self, x: np.ndarray) -> None:
-        frames_TxF = self._mel.push(x)
+        assert self._mel is not None
+        self._see(self._mel.push(x))
+
+    def _see(self, frames_TxF: np.ndarray) -> None:
         if len(frames_TxF):
             y_TxF = (frames_TxF - self.model.mean) / self.model.deviation
             self._decoder.push(self.model.encoder.push(y_TxF, self._state))
@@ -166,11 +185,12 @@ def _config(said: dict[str, Any]) -> SimpleNamespace:
     return config
 
 
-def _mel(said: dict[str, Any]) -> LogMel:
+def _mel(said: dict[str, Any]) -> LogMel | Given:
     rate, bins, window, hop = (said[key] for key in ("rate", "bins", "window", "hop"))
-    right = type(rate) is int and 4_000 <= rate <= 192_000 and type(bins) is int and 1 <= bins <= 4096
+    slowest = 1 if said.get("given") else 4_000
+    right = type(rate) is int and slowest <= rate <= 192_000 and type(bins) is int and 1 <= bins <= 4096
     expect(right and 0 < hop <= window <= 1, "features", "have a rate, bins, window or hop beyond all reason")
-    return LogMel(rate, bins, window, hop)
+    return Given(rate, bins) if said.get("given") else LogMel(rate, bins, window, hop)
 
 
 def _checked(samples: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csp.speech import audio, manifest
+from csp.speech import audio, features, manifest
 from csp.speech.errors import DataError
 from csp.speech.manifest import Problem, Utterance
 from csp.speech.tokens import Tokens
@@ -35,6 +35,8 @@ def _wrong(u: Utterance, rate: int | None, longest: float | None, tokens: Tokens
     wrong = []
     if tokens and (unknown := tokens.unknown(u.text)):
         wrong.append(f"out of vocabulary: {' '.join(map(repr, unknown[:8]))}")
+    if u.path.suffix == ".npy":
+        return [*wrong, *_wrong_features(u)]
     try:
         info = audio.describe(u.path)
         x = audio.read(u.path, offset=u.offset, duration=u.duration)
@@ -42,9 +44,7 @@ def _wrong(u: Utterance, rate: int | None, longest: float | None, tokens: Tokens
         return [*wrong, str(error)]
     seconds = len(x) / info.rate
     if rate is not None and info.rate != rate:
-        wrong.append(
-            f"{u.path} has {info.rate} samples a second, the model {rate}: data.resample = true, or convert it"
-        )
+        wrong.append(f"{u.path} has {info.rate} samples a second, the model {rate}: training resamples it each time")
     if seconds < 0.025:
         wrong.append(f"{u.path} is empty: {len(x)} samples")
     if longest is not None and seconds > longest:
@@ -54,6 +54,13 @@ def _wrong(u: Utterance, rate: int | None, longest: float | None, tokens: Tokens
     if len(x) and not np.abs(x).max() > 1e-5:
         wrong.append(f"{u.path} is silent")
     return wrong
+
+
+def _wrong_features(u: Utterance) -> list[str]:
+    try:
+        return [] if len(features.read(u.path)) else [f"{u.path} is empty: 0 frames"]
+    except DataError as error:
+        return [str(error)]
 
 
 def _twice(found: Iterable[Utterance]) -> list[Problem]:

@@ -6,9 +6,12 @@ the recording.
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from csp.speech.errors import DataError
 
 FLOOR = 2e-5
 SILENCE = 1e-9
@@ -68,6 +71,45 @@ class LogMel:
         x = x[..., : hops * self.step] if missing <= 0 else xp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
         x = x.reshape(*x.shape[:-1], hops, self.step)
         return xp.concatenate([x[..., i : i + count, :] for i in range(steps)], axis=-1)[..., : self.size]
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Features that somebody else computed, `rate` frames a second: what LogMel is for a recording."""
+
+    rate: int = 100
+    bins: int = 80
+    size: int = 1
+    step: int = 1
+
+    def frames(self, samples: Any) -> Any:
+        return samples
+
+    def __call__(self, x: Any, xp: Any = np) -> Any:
+        return x
+
+
+def of(said: Any) -> LogMel | Given:
+    """What a config's `features` describe."""
+    return Given(said.rate, said.bins) if said.given else LogMel(said.rate, said.bins, said.window, said.hop)
+
+
+def read(path: str | Path, bins: int | None = None, first: int = 0, count: int | None = None) -> np.ndarray:
+    """Frames of an .npy file, [frames, bins], of so many bins if any number is right."""
+    try:
+        y_TxF = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise DataError(f"{path} is no .npy file of features") from None
+    if y_TxF.ndim != 2 or y_TxF.shape[1] != (bins or y_TxF.shape[1]) or y_TxF.dtype.kind != "f":
+        wanted = f"floats of [frames, {bins or 'bins'}] are expected"
+        raise DataError(f"{path} has {y_TxF.dtype} of shape {y_TxF.shape}, where {wanted}")
+    last = len(y_TxF) if count is None else first + count
+    if last > len(y_TxF):
+        raise DataError(f"{path} ends {last - len(y_TxF)} frames before those that are asked of it")
+    y_TxF = np.asarray(y_TxF[first:last], np.float32)
+    if not np.isfinite(y_TxF).all():
+        raise DataError(f"{path} has features that are NaN or infinite")
+    return y_TxF
 
 
 class Stream:

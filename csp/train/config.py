@@ -63,12 +63,21 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Log-mel features, normalised by the mean and deviation of the training data, which the model keeps."""
+    """Log-mel features, normalised by the mean and deviation of the training data, which the model keeps.
+
+    Args:
+      rate: samples a second; of features that are given, frames.
+      bins: of each frame.
+      window: seconds.
+      hop: seconds.
+      given: the manifest names .npy files of features, [frames, bins], in place of recordings.
+    """
 
     rate: int = 16_000
     bins: int = 80
     window: float = 0.025
     hop: float = 0.010
+    given: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +257,8 @@ def check(config: Config) -> Config:
         (bool(data.train or data.synth), "data.train names no manifest, and data.synth no grammar"),
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
         (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
+        (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
+        (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
         (config.model.stack > 0, "model.stack must be positive"),
         (config.decode.beam > 0, "decode.beam must be positive"),
     ]:

@@ -9,17 +9,18 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp.speech import audio, manifest
+from csp.speech import audio, features, manifest
 from csp.speech.errors import DataError
-from csp.speech.features import LogMel
+from csp.speech.features import Given, LogMel
 from csp.speech.manifest import Utterance
 from csp.speech.tokens import Tokens
-from csp.train.config import Config
+from csp.train.config import Config, Features
 
 log = logging.getLogger("csp")
 AHEAD = 4
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """Utterances that can be used, their samples at the model's rate as int16 or as float32, and their labels."""
+    """Utterances that can be used, their samples at the model's rate as int16 or their features, and their labels."""
 
     utterances: list[Utterance]
     audio: list[np.ndarray]
@@ -55,13 +56,14 @@ class Corpus(NamedTuple):
 def load(where: str, split: str, config: Config, tokens: Tokens, training: bool) -> Corpus:
     """Reads all recordings of a manifest; what cannot be used is left out, named, and counted."""
     data, rate = config.data, config.features.rate
+    read = partial(_features, config.features) if config.features.given else partial(_sound, rate)
     found = manifest.read(where, split or None)
-    mel = LogMel(rate, config.features.bins, config.features.window, config.features.hop)
+    mel = features.of(config.features)
     dropped: dict[str, int] = {}
     corpus = Corpus([], [], [], dropped)
     size = 0
     with ThreadPoolExecutor(4) as pool:
-        for u, x in zip(found, pool.map(lambda u: _read(u, rate), found), strict=True):
+        for u, x in zip(found, pool.map(read, found), strict=True):
             why = _unusable(u, x, config, mel, tokens, training)
             if why is not None:
                 dropped[why] = dropped.get(why, 0) + 1
@@ -84,7 +86,16 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
     return corpus
 
 
-def _read(u: Utterance, rate: int) -> np.ndarray | DataError:
+def _features(said: Features, u: Utterance) -> np.ndarray | DataError:
+    """float32, [frames, bins]."""
+    count = None if u.duration is None else round(u.duration * said.rate)
+    try:
+        return features.read(u.path, said.bins, round(u.offset * said.rate), count)
+    except DataError as error:
+        return error
+
+
+def _sound(rate: int, u: Utterance) -> np.ndarray | DataError:
     """int16, which is what recordings have, takes half the memory of float32."""
     try:
         x = audio.read(u.path, rate, u.offset, u.duration)
@@ -93,7 +104,7 @@ def _read(u: Utterance, rate: int) -> np.ndarray | DataError:
     return (np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
-def _unusable(u: Utterance, x, config: Config, mel: LogMel, tokens: Tokens, training: bool) -> str | None:
+def _unusable(u: Utterance, x, config: Config, mel: LogMel | Given, tokens: Tokens, training: bool) -> str | None:
     if isinstance(x, DataError):
         return "unreadable"
     if not training:
@@ -176,7 +187,8 @@ def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.n
 
 
 def pad(corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: int, size: int) -> Batch:
-    x, y = np.zeros((size, samples), np.int16), np.zeros((size, labels), np.int32)
+    like = corpus.audio[0]
+    x, y = np.zeros((size, samples, *like.shape[1:]), like.dtype), np.zeros((size, labels), np.int32)
     lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     for i, row in enumerate(rows):
         lengths[i], counts[i] = len(corpus.audio[row]), len(corpus.labels[row])
@@ -184,15 +196,20 @@ def pad(corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: 
     return Batch(x, lengths, y, counts)
 
 
-def statistics(corpus: Corpus, mel: LogMel, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
+def statistics(corpus: Corpus, mel: LogMel | Given, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each bin over some of the corpus, evenly chosen."""
     chosen = np.linspace(0, len(corpus.audio) - 1, min(most, len(corpus.audio))).astype(int)
-    frames = np.concatenate([mel(corpus.audio[i].astype(np.float32) / 32767) for i in chosen])
+    frames = np.concatenate([mel(as_floats(corpus.audio[i])) for i in chosen])
     if not len(frames):
         raise DataError("no recording is as long as a window of features")
     return frames.mean(0, dtype=np.float64).astype(np.float32), frames.std(0, dtype=np.float64).astype(
         np.float32
     ) + 1e-3
+
+
+def as_floats(x: np.ndarray) -> np.ndarray:
+    """Of a recording that is kept as int16; features are floats already."""
+    return x.astype(np.float32) / np.float32(32767) if x.dtype == np.int16 else x
 
 
 def texts(where: str | Path, split: str) -> list[str]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csp.formats import writing
-from csp.speech import synth, tokens
-from csp.speech.features import LogMel
+from csp.speech import features, synth, tokens
 from csp.speech.tokens import Normaliser, Tokens
 from csp.train import corpus, mesh, modelfile
 from csp.train.config import Config, ConfigError
@@ -51,7 +50,7 @@ def prepare(config: Config, out: Path) -> Prepared:
     if first is not None:
         mean, deviation = np.asarray(first.setup.mean), np.asarray(first.setup.deviation)
     else:
-        mean, deviation = corpus.statistics(train, LogMel(f.rate, f.bins, f.window, f.hop))
+        mean, deviation = corpus.statistics(train, features.of(f))
     inputs = {"tokens": vocabulary.as_json(), "mean": mean.tolist(), "deviation": deviation.tolist()}
     if mesh.is_first():
         text = json.dumps(inputs, ensure_ascii=False) + "\n"

@@ -96,7 +96,7 @@ def listen(recognizer: Recognizer, corpus: Corpus) -> Result:
     heard: dict[int, str] = {}
     start = time.perf_counter()
     for row, x in enumerate(corpus.audio):
-        recognizer.accept(x)
+        recognizer.accept(x) if x.ndim == 1 else recognizer.accept_features(x)
         heard[row] = recognizer.finish().text
     return _scored(corpus, recognizer.model.tokens, heard, time.perf_counter() - start)
 

@@ -11,8 +11,8 @@ import numpy as np
 import csp
 from csp import formats, models
 from csp.models.recogniser import ModelConfig, abstract
+from csp.speech import features
 from csp.speech import tokens as tokens_
-from csp.speech.features import LogMel
 from csp.speech.tokens import Tokens
 from csp.train import pruning
 from csp.train.config import Config, Data, Decode, Features, as_plain, build
@@ -82,8 +82,7 @@ def load(path: str | Path) -> Model:
 
 
 def setup(config: Config, structure: Any, mean: Any, deviation: Any, teacher: Model | None = None) -> Setup:
-    f = config.features
-    mel = LogMel(f.rate, f.bins, f.window, f.hop)
+    mel = features.of(config.features)
     taught = None if teacher is None else (teacher.setup.structure, jax.tree.map(jnp.asarray, teacher.params))
     return Setup(config, structure, mel, jnp.asarray(mean), jnp.asarray(deviation), taught)
 

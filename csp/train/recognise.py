@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from csp.runtime import Recognizer
+from csp.speech.features import Given
 from csp.train import corpus, evaluate
 from csp.train.config import Config, Data, Features
 
@@ -15,6 +16,10 @@ def open_(path: Path, beam: int | None = None) -> Recognizer:
 
 def score(recognizer: Recognizer, where: Path, split: str) -> dict[str, Any]:
     """The summary of all utterances of a manifest."""
-    config = Config(data=Data(synth="digits", masks=()), features=Features(rate=recognizer.rate))
+    mel = recognizer.model.mel
+    given = isinstance(mel, Given)
+    config = Config(
+        data=Data(synth="digits", masks=()), features=Features(rate=recognizer.rate, bins=mel.bins, given=given)
+    )
     found = corpus.load(str(where), split, config, recognizer.model.tokens, training=False)
     return evaluate.listen(recognizer, found).summary()

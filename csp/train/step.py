@@ -11,7 +11,7 @@ from jax import Array
 import csp
 from csp import models
 from csp.speech import augment
-from csp.speech.features import LogMel
+from csp.speech.features import Given, LogMel
 from csp.train import pruning
 from csp.train.config import Config
 from csp.train.corpus import Batch
@@ -51,7 +51,7 @@ class Setup(NamedTuple):
 
     config: Config
     structure: Any
-    mel: LogMel
+    mel: LogMel | Given
     mean: Array
     deviation: Array
     teacher: tuple[Any, Params] | None = None
@@ -60,7 +60,7 @@ class Setup(NamedTuple):
 def front(setup: Setup, key: Array | None, x_BxS: Array, samples_B: Array) -> tuple[Array, Array]:
     """Normalised features y_BxTxF, and how many frames count; augmented if there is a key."""
     data = setup.config.data
-    x_BxS = x_BxS.astype(jnp.float32) / 32767
+    x_BxS = x_BxS.astype(jnp.float32) / 32767 if x_BxS.dtype == jnp.int16 else x_BxS
     keys = jax.random.split(key, 3) if key is not None else None
     if keys is not None and data.speed:
         x_BxS, samples_B = augment.speed(keys[0], x_BxS, samples_B, *data.speed)
