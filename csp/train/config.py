@@ -36,7 +36,7 @@ class Data:
       speed: slowest and fastest of a random change of speed; empty for none.
       noise: lowest and highest signal-to-noise ratio in decibels; empty for none.
       masks: SpecAugment's stretches of time, their frames, bands, and their bins.
-      memory: bytes of decoded audio that are kept.
+      memory: bytes of decoded audio that are kept; what does not fit is read again whenever it is needed.
     """
 
     train: str = ""

@@ -1,4 +1,4 @@
-"""Recordings in memory, and batches of them in an order that a step's number decides.
+"""Recordings, in memory as far as there is room, and batches of them in an order that a step's number decides.
 
 A batch is a function of the seed and of its position: a resumed run asks for the position it had reached, and no state
 of an iterator has to be kept. Recordings of like length share a bucket, and a batch is as long as its bucket: little is
@@ -7,7 +7,7 @@ padding, and few shapes are compiled.
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,17 +35,45 @@ class Batch(NamedTuple):
     counts: Any
 
 
+class OnDisk:
+    """A recording that is read each time it is needed, because the others fill the memory."""
+
+    def __init__(self, read: Callable[[Utterance], np.ndarray | DataError], u: Utterance, length: int):
+        self._read, self._utterance, self._length = read, u, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self) -> np.ndarray | None:
+        """None, and a warning, of one that was spoiled since it was looked at."""
+        x = self._read(self._utterance)
+        if isinstance(x, DataError):
+            log.warning("%s: %s", self._utterance.path, x)
+            return None
+        return x[: self._length]
+
+
 class Corpus(NamedTuple):
     """Utterances that can be used, their samples at the model's rate as int16 or their features, and their labels."""
 
     utterances: list[Utterance]
-    audio: list[np.ndarray]
+    audio: list[np.ndarray | OnDisk]
     labels: list[list[int]]
     dropped: dict[str, int]
 
     @property
     def hours(self) -> float:
         return sum(u.duration or 0 for u in self.utterances) / 3600
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(x) for x in self.audio])
+
+    def sound(self, row: int) -> np.ndarray:
+        """Of one utterance; nothing of one that can no longer be read."""
+        x = self.audio[row]
+        found = x.read() if isinstance(x, OnDisk) else x
+        return self.sound(0)[:0] if found is None else found
 
     def digest(self) -> str:
         """Of what is trained on: names, texts and lengths."""
@@ -54,25 +82,32 @@ class Corpus(NamedTuple):
 
 
 def load(where: str, split: str, config: Config, tokens: Tokens, training: bool) -> Corpus:
-    """Reads all recordings of a manifest; what cannot be used is left out, named, and counted."""
+    """Reads the recordings of a manifest; what cannot be used is left out, named, and counted.
+
+    Those behind the first `data.memory` bytes are only looked at, and read again for each batch that has them.
+    """
     data, rate = config.data, config.features.rate
     read = partial(_features, config.features) if config.features.given else partial(_sound, rate)
+    width = 4 * config.features.bins if config.features.given else 2  # bytes of a frame, or of a sample
     found = manifest.read(where, split or None)
     mel = features.of(config.features)
     dropped: dict[str, int] = {}
     corpus = Corpus([], [], [], dropped)
-    size = 0
     with ThreadPoolExecutor(4) as pool:
-        for u, x in zip(found, pool.map(read, found), strict=True):
+        size = partial(_size, config.features)
+        sizes = [round(u.duration * rate) if u.duration is not None else size(u) for u in found]
+        fits = width * np.cumsum([0, *sizes[1:]]) <= data.memory  # the first one always
+
+        def look(u: Utterance, here: bool) -> np.ndarray | OnDisk | DataError:
+            return read(u) if here or not size(u) else OnDisk(read, u, size(u))
+
+        for u, x in zip(found, pool.map(look, found, fits.tolist()), strict=True):
             why = _unusable(u, x, config, mel, tokens, training)
             if why is not None:
                 dropped[why] = dropped.get(why, 0) + 1
                 log.warning("%s: %s", u.path, x if isinstance(x, DataError) else why)
                 continue
-            assert isinstance(x, np.ndarray)
-            size += x.nbytes
-            if size > data.memory:
-                raise DataError(f"{where} takes more than data.memory {data.memory} bytes: raise it, or train on less")
+            assert not isinstance(x, DataError)
             corpus.utterances.append(u._replace(duration=len(x) / rate))
             corpus.audio.append(x)
             corpus.labels.append(tokens.encode(u.text) if training else _known(tokens, u.text))
@@ -84,6 +119,16 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
     if not corpus.audio:
         raise DataError(f"{where}: no recording can be used: {dropped}")
     return corpus
+
+
+def _size(said: Features, u: Utterance) -> int:
+    """Samples, or frames, by the file's header; 0 of a file that has none, which shows when it is read."""
+    try:
+        own, whole = (said.rate, len(features.read(u.path))) if said.given else audio.describe(u.path)[::2]
+    except DataError:
+        return 0
+    left = whole - round(u.offset * own)
+    return round((left if u.duration is None else min(left, round(u.duration * own))) * said.rate / own)
 
 
 def _features(said: Features, u: Utterance) -> np.ndarray | DataError:
@@ -129,13 +174,17 @@ def _known(tokens: Tokens, text: str) -> list[int]:
 
 
 class Batches:
-    """The batches of a corpus, by position. `shapes` lists the (samples, labels) that they can have."""
+    """The batches of a corpus, by position. `shapes` lists the (samples, labels) that they can have.
 
-    def __init__(self, corpus: Corpus, size: int, buckets: int, seed: int):
+    `share` is (i, n) of a process that reads the i-th of n parts of each batch's recordings, and no other.
+    """
+
+    def __init__(self, corpus: Corpus, size: int, buckets: int, seed: int, share: tuple[int, int] = (0, 1)):
         if len(corpus.audio) < size:
             raise DataError(f"{len(corpus.audio)} utterances fill no batch of {size}: lower train.batch, or add data")
         self.corpus, self.size, self.seed = corpus, size, seed
-        lengths = np.array([len(x) for x in corpus.audio])
+        self.mine = range(share[0] * size // share[1], (share[0] + 1) * size // share[1])
+        lengths = corpus.lengths
         order = np.argsort(lengths, kind="stable")
         parts = max(1, min(buckets, len(order) // size))
         self.buckets = [np.sort(part) for part in np.array_split(order, parts)]
@@ -147,7 +196,7 @@ class Batches:
     def at(self, position: int) -> Batch:
         bucket, rows = self._epoch(position // self.per_epoch)[position % self.per_epoch]
         samples, labels = self.shapes[bucket]
-        return pad(self.corpus, rows, samples, labels, self.size)
+        return pad(self.corpus, rows, samples, labels, self.size, self.mine)
 
     def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """Every bucket shuffled and cut into batches, all batches shuffled; what fills no batch waits an epoch."""
@@ -176,7 +225,7 @@ class Batches:
 
 def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every utterance once, (rows, batch): the shortest first, the last batches padded with nothing."""
-    lengths = np.array([len(x) for x in corpus.audio])
+    lengths = corpus.lengths
     order = np.argsort(lengths, kind="stable")
     most = max(1, *map(len, corpus.labels))
     for part in np.array_split(order, max(1, min(buckets, len(order) // size))):
@@ -186,20 +235,26 @@ def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.n
             yield rows, pad(corpus, rows, longest, most, size)
 
 
-def pad(corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: int, size: int) -> Batch:
-    like = corpus.audio[0]
+def pad(
+    corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: int, size: int, mine: range | None = None
+) -> Batch:
+    """These utterances, of which those outside `mine` are not read."""
+    like = corpus.sound(0)
     x, y = np.zeros((size, samples, *like.shape[1:]), like.dtype), np.zeros((size, labels), np.int32)
     lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     for i, row in enumerate(rows):
-        lengths[i], counts[i] = len(corpus.audio[row]), len(corpus.labels[row])
-        x[i, : lengths[i]], y[i, : counts[i]] = corpus.audio[row], corpus.labels[row]
+        counts[i] = len(corpus.labels[row])
+        y[i, : counts[i]] = corpus.labels[row]
+        if mine is None or i in mine:
+            sound = corpus.sound(row)
+            lengths[i], x[i, : len(sound)] = len(sound), sound
     return Batch(x, lengths, y, counts)
 
 
 def statistics(corpus: Corpus, mel: LogMel | Given, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each bin over some of the corpus, evenly chosen."""
     chosen = np.linspace(0, len(corpus.audio) - 1, min(most, len(corpus.audio))).astype(int)
-    frames = np.concatenate([mel(as_floats(corpus.audio[i])) for i in chosen])
+    frames = np.concatenate([mel(as_floats(corpus.sound(i))) for i in chosen])
     if not len(frames):
         raise DataError("no recording is as long as a window of features")
     return frames.mean(0, dtype=np.float64).astype(np.float32), frames.std(0, dtype=np.float64).astype(

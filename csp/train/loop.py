@@ -65,9 +65,10 @@ class Run:
             self.initial = modelfile.initial(config, self.initial)
         teacher = modelfile.load(config.train.teacher) if config.train.teacher else None
         self.setup = modelfile.setup(config, structure, data.mean, data.deviation, teacher)
-        self.batches = corpus.Batches(data.train, config.train.batch, config.data.buckets, config.train.seed)
-        self.decode = evaluate.decoder(self.setup)
         self.place = Placement(config)
+        order = (config.train.batch, config.data.buckets, config.train.seed)
+        self.batches = corpus.Batches(data.train, *order, self.place.share)
+        self.decode = evaluate.decoder(self.setup)
         self.progress = Progress(config.train.steps, (lambda text: None) if quiet or not mesh.is_first() else None)
         self.best: dict[str, Any] = {}
 

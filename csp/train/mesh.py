@@ -1,7 +1,7 @@
 """Where do arrays live? On one device; or batches over several, in one process or in many, and large parameters too.
 
-Every process runs the same program on the same data; a batch's rows go to the devices that they belong to, and JAX
-moves what has to move. Only the first process writes.
+Every process runs the same program and reads its share of each batch; rows go to the devices that they belong to, and
+JAX moves what has to move. Only the first process writes.
 """
 
 import os
@@ -94,6 +94,15 @@ class Placement:
             return batch
         sharding = NamedSharding(self.mesh, P("data"))
         return Batch(*(_put(x, sharding) for x in batch))
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(i, n): this process's devices take the i-th of n equal parts of a batch."""
+        if self.mesh is None or jax.process_count() == 1:
+            return 0, 1
+        owners = [device.process_index for device in self.mesh.devices.flat]
+        one_behind_the_other = owners == sorted(owners) and self.count % jax.process_count() == 0
+        return (jax.process_index(), jax.process_count()) if one_behind_the_other else (0, 1)
 
     def any(self, flag: bool) -> bool:
         """Is it true in any process? All must ask together."""

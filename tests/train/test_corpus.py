@@ -111,10 +111,41 @@ def test_nothing_left_is_an_error(tmp_path, loaded, read):
         load(read, put(tmp_path, "short.wav\tONE"), loaded[0])
 
 
-def test_memory_is_bounded(loaded, read, corpus):
+def test_what_memory_does_not_hold_is_read_again_for_each_batch(loaded, read, request):
+    where = str(request.getfixturevalue("corpus"))
+    vocabulary, whole = loaded
     small = dataclasses.replace(read, data=dataclasses.replace(read.data, memory=1000))
-    with pytest.raises(DataError, match=r"takes more than data\.memory 1000 bytes"):
-        load(small, str(corpus), loaded[0])
+    found = load(small, where, vocabulary)
+    kept = [isinstance(x, np.ndarray) for x in found.audio]
+    assert kept == [True] + [False] * 23
+    assert found.digest() == whole.digest()
+    ours, theirs = corpus.Batches(found, 4, 2, 0), corpus.Batches(whole, 4, 2, 0)
+    for position in range(7):
+        assert all(np.array_equal(a, b) for a, b in zip(ours.at(position), theirs.at(position), strict=True))
+
+
+def test_a_recording_that_is_spoiled_later_counts_for_nothing(loaded, read, tmp_path, caplog):
+    vocabulary, _ = loaded
+    for i in range(3):
+        audio.write(tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).normal(size=8000), 8000)
+    where = put(tmp_path, *(f"{i}.wav\tONE" for i in range(3)))
+    small = dataclasses.replace(read, data=dataclasses.replace(read.data, memory=1000))
+    found = load(small, where, vocabulary)
+    (tmp_path / "2.wav").write_text("no sound")
+    batch = corpus.pad(found, [0, 1, 2], 8000, 1, 3)
+    assert batch.samples.tolist() == [8000, 8000, 0]
+    assert "2.wav is no recording" in caplog.text
+
+
+def test_a_process_reads_its_share_of_a_batch_and_no_other(loaded):
+    _, found = loaded
+    whole = corpus.Batches(found, 4, 2, 0).at(3)
+    for i in range(2):
+        part = corpus.Batches(found, 4, 2, 0, share=(i, 2)).at(3)
+        mine = slice(2 * i, 2 * i + 2)
+        assert np.array_equal(part.x[mine], whole.x[mine])
+        assert np.array_equal(part.labels, whole.labels)
+        assert part.samples[2 * (1 - i) : 2 * (1 - i) + 2].tolist() == [0, 0]
 
 
 def test_preparing_learns_words_and_normalises(read, tmp_path):
