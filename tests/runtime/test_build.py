@@ -109,3 +109,27 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {str(Path(__file__).parent
     environment = {"LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64-static")),
+    reason="needs Debian's g++-aarch64-linux-gnu and qemu-user-static",
+)
+def test_arm_gives_the_same_bits(build, tmp_path):
+    """The portable kernels for 64-bit Arm, on an emulator, against the same for this machine."""
+    found = []
+    for compiler, run in (("c++", []), ("aarch64-linux-gnu-g++", ["qemu-aarch64-static"])):
+        program = tmp_path / compiler.replace("+", "p")
+        sources = [NATIVE / "portable.cpp", Path(__file__).parent / "driver.cpp"]
+        others = [] if run else [tmp_path / f"{name}.o" for name in ("avx2", "avx512")]
+        for path in others:
+            source = NATIVE / f"{path.stem}.cpp"
+            flags = [*build.FLAGS, *build.X86[source.name], "-c", str(source), "-o", str(path)]
+            subprocess.run([compiler, *flags], check=True)
+        flags = [*build.FLAGS, "-I", str(NATIVE), '-DCSP_SOURCE=""', "-static", "-o", str(program)]
+        library = NATIVE / "library.cpp"
+        subprocess.run([compiler, *flags, *map(str, [*sources, library, *others])], check=True)
+        done = subprocess.run([*run, str(program)], capture_output=True, text=True, check=True)
+        found.append(done.stdout)
+    assert found[0] == found[1] != ""
