@@ -18,9 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="", help="methods, such as compressed_sensing,gradual,dense")
     parser.add_argument("--structure", default="", help="structures, such as entries,12:128")
     parser.add_argument("--seeds", default="", help="such as 0,1,2")
+    parser.add_argument("--together", action="store_true", help="all seeds in one program, as on a GPU by default")
 
 
 def run(options: argparse.Namespace) -> int:
+    import jax
+
     from csp.train import sweep
 
     named = {
@@ -32,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     grid: dict[str, Sequence[str]] = {
         key: [value.strip() for value in given.split(",")] for key, given in named.items() if given
     }
-    records = sweep.sweep(options.config, options.out, grid, options.overrides, options.json)
+    together = options.together or jax.default_backend() == "gpu"
+    records = sweep.sweep(options.config, options.out, grid, options.overrides, options.json, together)
     if options.json:
         print(json.dumps(records))
         return 0

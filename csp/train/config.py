@@ -37,6 +37,8 @@ class Data:
       noise: lowest and highest signal-to-noise ratio in decibels; empty for none.
       masks: SpecAugment's stretches of time, their frames, bands, and their bins.
       memory: bytes of decoded audio that are kept; what does not fit is read again whenever it is needed.
+      cache: compute the features of the training recordings once, not in every step: for small sets, without `speed`
+        and `noise`.
     """
 
     train: str = ""
@@ -59,6 +61,7 @@ class Data:
     noise: tuple[float, ...] = ()
     masks: tuple[int, ...] = (2, 20, 2, 8)
     memory: int = 4 * 2**30
+    cache: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,6 +261,10 @@ def check(config: Config) -> Config:
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
         (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
         (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
+        (
+            not (data.cache and (data.speed or data.noise)),
+            "data.cache and data.speed or data.noise: sound changes",
+        ),
         (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
         (config.model.stack > 0, "model.stack must be positive"),
         (config.decode.beam > 0, "decode.beam must be positive"),

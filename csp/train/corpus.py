@@ -92,7 +92,7 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
     found = manifest.read(where, split or None)
     mel = features.of(config.features)
     dropped: dict[str, int] = {}
-    corpus = Corpus([], [], [], dropped)
+    corpus, cached = Corpus([], [], [], dropped), data.cache and training and not config.features.given
     with ThreadPoolExecutor(4) as pool:
         size = partial(_size, config.features)
         sizes = [round(u.duration * rate) if u.duration is not None else size(u) for u in found]
@@ -108,8 +108,12 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
                 log.warning("%s: %s", u.path, x if isinstance(x, DataError) else why)
                 continue
             assert not isinstance(x, DataError)
+            if cached and isinstance(x, OnDisk):
+                raise DataError(
+                    f"{where} takes more than data.memory {data.memory} bytes: raise it, or data.cache = false"
+                )
             corpus.utterances.append(u._replace(duration=len(x) / rate))
-            corpus.audio.append(x)
+            corpus.audio.append(mel(as_floats(x)) if cached and isinstance(x, np.ndarray) else x)
             corpus.labels.append(tokens.encode(u.text) if training else _known(tokens, u.text))
     broken = dropped.get("unreadable", 0)
     if broken > data.broken * len(found):
@@ -254,7 +258,8 @@ def pad(
 def statistics(corpus: Corpus, mel: LogMel | Given, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each bin over some of the corpus, evenly chosen."""
     chosen = np.linspace(0, len(corpus.audio) - 1, min(most, len(corpus.audio))).astype(int)
-    frames = np.concatenate([mel(as_floats(corpus.sound(i))) for i in chosen])
+    sounds = [as_floats(corpus.sound(i)) for i in chosen]
+    frames = np.concatenate([mel(x) if x.ndim == 1 else x for x in sounds])
     if not len(frames):
         raise DataError("no recording is as long as a window of features")
     return frames.mean(0, dtype=np.float64).astype(np.float32), frames.std(0, dtype=np.float64).astype(

@@ -89,7 +89,7 @@ class Run:
                     self.best, at = at[1]["best"], None
                 state = self._stage(stage, rules, tx, self.place.state(state))
                 params, position = mesh.local(state.params), int(state.position)
-                yield Finished(stage, self._chosen(stage, state), rules, int(state.refused))
+                yield Finished(stage, self.chosen(stage, state), rules, int(state.refused))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
         take = self.place.compiled(step.make(self.setup, tx), state)
@@ -110,11 +110,11 @@ class Run:
             if done == before:
                 continue
             if done % EVERY == 0 or done == stage.steps:
-                self._look(stage, rules, state, info, (time.monotonic() - clock) / EVERY)
+                self.look(stage, rules, state, info, (time.monotonic() - clock) / EVERY)
                 clock = time.monotonic()
-            if self._is_time(done, stage, self.config.train.evaluate_every):
-                done = self._evaluate(stage, rules, state) or done
-            if self._is_time(done, stage, self.config.train.checkpoint_every):
+            if self.is_time(done, stage, self.config.train.evaluate_every):
+                done = self.judge(stage, rules, state) or done
+            if self.is_time(done, stage, self.config.train.checkpoint_every):
                 self._save(stage, state)
         batches.close()
         return state
@@ -125,7 +125,7 @@ class Run:
             return self.stop.asked
         return done % EVERY == 0 and self.place.any(self.stop.asked)
 
-    def _is_time(self, done: int, stage: Stage, every: int) -> bool:
+    def is_time(self, done: int, stage: Stage, every: int) -> bool:
         return done >= stage.steps or bool(every and done % every == 0)
 
     def _save(self, stage: Stage, state: TrainState) -> None:
@@ -135,7 +135,7 @@ class Run:
         if mesh.is_first():
             checkpoints.save(self.folder, number, state, about | {"step": int(state.step)}, self.config.train.keep)
 
-    def _look(
+    def look(
         self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState, info: step.Info, seconds: float
     ) -> None:
         loss, sparsity, violation = float(info.loss), float(_sparsity(state.params)), _violation(rules, state)
@@ -152,7 +152,7 @@ class Run:
             facts["refused"] = str(int(state.refused))
         self.progress.show(done, facts)
 
-    def _evaluate(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
+    def judge(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
         """Counts the words that are wrong; the number of steps of the stage if it need not go on."""
         params = mesh.local(finished(state))
         found = evaluate.evaluate(self.decode, params, self.data.valid, self.data.tokens)
@@ -171,7 +171,7 @@ class Run:
         patience = self.config.train.patience
         return stage.steps if patience and self.best["waited"] >= patience else None
 
-    def _chosen(self, stage: Stage, state: TrainState) -> Any:
+    def chosen(self, stage: Stage, state: TrainState) -> Any:
         """The parameters with the fewest wrong words among those within the budget, the latest of equals."""
         if not self.best or self.best["step"] == int(state.step):
             return mesh.local(finished(state))

@@ -17,7 +17,7 @@ import jax
 from csp import formats
 from csp.train import checkpoints, evaluate, mesh, modelfile, recognise, report
 from csp.train.config import Config, ConfigError, as_plain, as_toml, read
-from csp.train.data import prepare
+from csp.train.data import Prepared, prepare
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
 
@@ -54,17 +54,22 @@ def train(
         mesh.join()
     with Lock(out) if mesh.is_first() else contextlib.nullcontext(), Stop() as stop:
         if mesh.is_first():
-            _claim(out, config, resume, [key for key, _ in overrides])
+            claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
         say(f"{out}: {'speaking' if config.data.synth else 'reading'} the recordings")
         data = prepare(config, out)
         say(f"{data.train.hours:.2f} hours to train on, {data.tokens.size - 1} {config.data.tokens}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
-        said = {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
+        said = origin(config, data)
         _same(at, said, [key for key, _ in overrides])
         if stop.asked:
             raise Stopped("stopped before the first step")
         return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
+
+
+def origin(config: Config, data: Prepared) -> dict[str, Any]:
+    """What a checkpoint remembers of where it comes from."""
+    return {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
 
 
 def _say(text: str) -> None:
@@ -77,13 +82,13 @@ def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> di
     last = stages(run.config)[-1]
     for done in run.train(at):
         name = "model" if done.stage == last else f"model-{done.stage.number}-{done.stage.target or 0:g}"
-        rows.append(_deliver(run, done, run.out / f"{name}.safetensors") if mesh.is_first() else {})
+        rows.append(deliver(run, done, run.out / f"{name}.safetensors") if mesh.is_first() else {})
     if not mesh.is_first():
         return {"name": run.config.name, "models": []}
     return report.write(run.out, run.config, rows, run.data, time.monotonic() - began)
 
 
-def _deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
+def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
     """Writes a model, and has the runtime recognise the test by that file; one process does."""
     target = done.stage.target
     about = {"family": run.said["family"], "target": target}
@@ -112,7 +117,7 @@ def _density(params: Any) -> float:
     return float(sum(int((w != 0).sum()) for w in leaves) / sum(w.size for w in leaves))
 
 
-def _claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None:
+def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None:
     """The directory is empty, or a run of this very config that shall go on."""
     path = out / "config.toml"
     if not path.exists():

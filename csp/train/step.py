@@ -58,7 +58,10 @@ class Setup(NamedTuple):
 
 
 def front(setup: Setup, key: Array | None, x_BxS: Array, samples_B: Array) -> tuple[Array, Array]:
-    """Normalised features y_BxTxF, and how many frames count; augmented if there is a key."""
+    """Normalised features y_BxTxF, and how many frames count; augmented if there is a key.
+
+    x_BxS may be features already, x_BxTxF, which are then normalised and masked only.
+    """
     data = setup.config.data
     x_BxS = x_BxS.astype(jnp.float32) / 32767 if x_BxS.dtype == jnp.int16 else x_BxS
     keys = jax.random.split(key, 3) if key is not None else None
@@ -66,8 +69,9 @@ def front(setup: Setup, key: Array | None, x_BxS: Array, samples_B: Array) -> tu
         x_BxS, samples_B = augment.speed(keys[0], x_BxS, samples_B, *data.speed)
     if keys is not None and data.noise:
         x_BxS = augment.noise(keys[1], x_BxS, samples_B, *data.noise)
-    y_BxTxF = (setup.mel(x_BxS, jnp) - setup.mean) / setup.deviation
-    frames_B = setup.mel.frames(samples_B)
+    ready = x_BxS.ndim == 3
+    y_BxTxF = ((x_BxS if ready else setup.mel(x_BxS, jnp)) - setup.mean) / setup.deviation
+    frames_B = samples_B if ready else setup.mel.frames(samples_B)
     if keys is not None and data.masks:
         y_BxTxF = augment.mask(keys[2], y_BxTxF, frames_B, *data.masks)
     return y_BxTxF, frames_B
@@ -107,12 +111,12 @@ def start(params: Params, tx: optax.GradientTransformationExtraArgs, config: Con
     return jax.tree.map(jnp.array, TrainState(params, tx.init(params), average, **scalars))
 
 
-def make(setup: Setup, tx: optax.GradientTransformationExtraArgs) -> Callable[[TrainState, Batch], tuple]:
-    """step(state, batch) -> (state, info), to be compiled."""
+def make(setup: Setup, tx: optax.GradientTransformationExtraArgs) -> Callable[..., tuple[TrainState, Info]]:
+    """step(state, batch, seed) -> (state, info), to be compiled; the seed is the config's unless it is given."""
     train = setup.config.train
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
-        key = jax.random.fold_in(jax.random.key(train.seed), state.position)
+    def step(state: TrainState, batch: Batch, seed: Any = None) -> tuple[TrainState, Info]:
+        key = jax.random.fold_in(jax.random.key(train.seed if seed is None else seed), state.position)
         (loss, unaligned), grads = _gradient(setup, state.params, key, batch)
         norm = jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
         spiked = (state.step >= SETTLE) & (loss > train.spike * jnp.maximum(state.usual, SMALL))

@@ -155,3 +155,33 @@ def test_preparing_learns_words_and_normalises(read, tmp_path):
     assert len(found.valid.utterances) == 2
     assert (tmp_path / data.INPUTS).exists()
     assert found.mean.shape == found.deviation.shape == (8,)
+
+
+def test_cached_features_are_those_of_every_step(loaded, read, request):
+    """The recordings of a batch give the features that were computed once."""
+    import jax.numpy as jnp
+
+    from csp.speech import features
+    from csp.train import modelfile, step
+
+    where, (vocabulary, whole) = str(request.getfixturevalue("corpus")), loaded
+    cached = dataclasses.replace(read, data=dataclasses.replace(read.data, cache=True))
+    found = load(cached, where, vocabulary)
+    structure, _ = modelfile.create(read, vocabulary)
+    setup = modelfile.setup(read, structure, *corpus.statistics(whole, features.of(read.features)))
+    mean, _ = corpus.statistics(found, features.of(read.features))
+    assert np.allclose(mean, setup.mean, atol=1e-4)
+    ours, theirs = (
+        corpus.pad(found, [3, 4], max(found.lengths), 9, 2),
+        corpus.pad(whole, [3, 4], max(whole.lengths), 9, 2),
+    )
+    y, frames = step.front(setup, None, jnp.asarray(ours.x), jnp.asarray(ours.samples))
+    z, counts = step.front(setup, None, jnp.asarray(theirs.x), jnp.asarray(theirs.samples))
+    assert frames.tolist() == counts.tolist()
+    for a, b, n in zip(y, z, frames.tolist(), strict=True):
+        assert np.abs(a[:n] - b[:n]).max() < 1e-3
+    assert isinstance(load(cached, where, vocabulary, training=False).audio[0], np.ndarray)
+    assert load(cached, where, vocabulary, training=False).audio[0].ndim == 1
+    small = dataclasses.replace(cached, data=dataclasses.replace(cached.data, memory=1000))
+    with pytest.raises(DataError, match=r"more than data\.memory 1000 bytes"):
+        load(small, where, vocabulary)

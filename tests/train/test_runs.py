@@ -105,10 +105,10 @@ def test_killed_runs_go_on(whole, recipe, tmp_path):
     code = f"""
 import os, signal, sys
 from csp.train import loop, session
-look = loop.Run._evaluate
+look = loop.Run.judge
 def die(self, *rest):
     os.kill(os.getpid(), signal.SIGKILL)
-loop.Run._evaluate = die
+loop.Run.judge = die
 session.train({str(recipe)!r}, {str(tmp_path / "run")!r}, quiet=True)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
@@ -271,6 +271,21 @@ def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(session, "train", None)  # nothing is left to train
     assert main([*arguments, "--json"]) == 0
     assert json.loads((tmp_path / "grid" / "results.json").read_text()) == records
+
+
+def test_seeds_are_trained_together_as_they_are_alone(recipe, whole, tmp_path, capsys):
+    """In one program; sums differ in their last bits, so that losses agree to rounding."""
+    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--together", "--json"]
+    assert main(arguments) == 0
+    records = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [record["seed"] for record in records] == [0, 1]
+    out, found = whole
+    losses = [{r["step"]: r["loss"] for r in history(run) if "loss" in r} for run in (tmp_path / "row" / "0", out)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert (records[0]["words"], records[0]["bytes"]) == (found["words"], pytest.approx(found["bytes"], rel=0.02))
+    other = [r["loss"] for r in history(tmp_path / "row" / "1") if "loss" in r]
+    assert other[-1] != pytest.approx(losses[0][12], rel=1e-3)
+    assert records[0]["command"] == "csp train configs/tiny.toml --train.seed 0"
 
 
 def test_mistakes_end_with_one_line_and_their_code(recipe, tmp_path, capsys, corpus):

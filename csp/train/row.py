@@ -1,0 +1,107 @@
+"""Runs that differ in their seed only, in one program: what a GPU, which a small model does not fill, does at once.
+
+Each has its own directory, batches, evaluations and report, as if it had been alone; a row that is stopped begins
+again.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csp.train import pruning, report, session, step
+from csp.train.config import ConfigError, read
+from csp.train.corpus import Batch
+from csp.train.data import prepare
+from csp.train.guard import Lock, Stop, Stopped
+from csp.train.logs import Metrics
+from csp.train.loop import EVERY, Diverged, Finished, Run, Stage, stages
+from csp.train.step import TrainState
+
+
+def train(
+    recipe: str | Path, folders: Sequence[Path], overrides: Sequence[Sequence[tuple[str, str]]], quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Trains one recipe in every folder, each with overrides of its own; the reports."""
+    configs, began = [read(recipe, more) for more in overrides], time.monotonic()
+    if len(stages(configs[0])) > 1 or configs[0].train.devices not in (0, 1) or configs[0].train.distributed:
+        raise ConfigError("a row of seeds has one target and one device: sweep it one by one")
+    with contextlib.ExitStack() as held:
+        stop = held.enter_context(Stop())
+        runs = []
+        for config, out in zip(configs, folders, strict=True):
+            held.enter_context(Lock(out))
+            session.claim(out, config, True, [])
+            data = prepare(config, out)
+            run = Run(config, out, data, stop, session.origin(config, data) | {"rows": []}, quiet=bool(runs) or quiet)
+            run.metrics = held.enter_context(contextlib.closing(Metrics(out / "metrics.jsonl", 0)))
+            runs.append(run)
+        return [_report(run, done, time.monotonic() - began) for run, done in zip(runs, _row(runs), strict=True)]
+
+
+def _row(runs: list[Run]) -> list[Finished]:
+    config, stage = runs[0].config, stages(runs[0].config)[0]
+    rules = pruning.rules_of(config.sparsity, runs[0].initial, stage.target)
+    tx = step.optimizer(config, stage.steps, rules)
+    one = step.make(runs[0].setup, tx)
+    seeds = jnp.array([run.config.train.seed for run in runs])
+
+    def take(state: TrainState, batch: Batch, seed: Any) -> tuple[TrainState, step.Info]:
+        """A run that has all its steps stays as it is while the others go on."""
+        after, info = one(state, batch, seed)
+        return jax.tree.map(lambda old, new: jnp.where(state.step >= stage.steps, old, new), state, after), info
+
+    together = jax.jit(jax.vmap(take), donate_argnums=0)
+    state = _stacked([step.start(run.initial, tx, config) for run in runs])
+    position, looked, clock = 0, [0] * len(runs), time.monotonic()
+    while min(done := np.asarray(state.step).tolist()) < stage.steps:
+        if runs[0].stop.asked:
+            raise Stopped(f"stopped at step {min(done)} of {len(runs)} seeds, which begin again together")
+        state, info = together(state, _batch([run.batches.at(position) for run in runs]), seeds)
+        position += 1
+        for i, run in enumerate(runs):
+            now = int(state.step[i])
+            if int(state.streak[i]) >= config.train.bad_steps:
+                raise Diverged(f"seed {seeds[i]}: {config.train.bad_steps} steps in a row were refused: run it alone")
+            if now == looked[i]:
+                continue
+            looked[i] = now
+            if now % EVERY == 0 or now == stage.steps:
+                run.look(stage, rules, _slice(state, i), _slice(info, i), (time.monotonic() - clock) / EVERY)
+                clock = time.monotonic() if i == len(runs) - 1 else clock
+            if run.is_time(now, stage, config.train.evaluate_every):
+                run.judge(stage, rules, _slice(state, i))
+    return [_finished(run, stage, _slice(state, i), rules) for i, run in enumerate(runs)]
+
+
+def _finished(run: Run, stage: Stage, state: TrainState, rules: Any) -> Finished:
+    return Finished(stage, run.chosen(stage, state), rules, int(state.refused))
+
+
+def _report(run: Run, done: Finished, seconds: float) -> dict[str, Any]:
+    row = session.deliver(run, done, run.out / "model.safetensors")
+    return report.write(run.out, run.config, [row], run.data, seconds)
+
+
+def _batch(batches: list[Batch]) -> Batch:
+    """One behind the other; each seed has its own order, so that lengths differ."""
+    longest = max(batch.x.shape[1] for batch in batches)
+    padded = [batch._replace(x=_longer(batch.x, longest)) for batch in batches]
+    return Batch(*(np.stack(parts) for parts in zip(*padded, strict=True)))
+
+
+def _longer(x: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(x, [(0, 0), (0, length - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _slice(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: x[i], tree)
