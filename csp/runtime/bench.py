@@ -107,7 +107,7 @@ def _walk(model: Model) -> Callable[[], None]:
 def onnxruntime_walk(found: list[Any], repeats: int = 50) -> float | None:
     """Microseconds that onnxruntime takes for one row through dynamically quantised matrices of these sizes."""
     try:
-        import onnxruntime
+        import onnxruntime  # pyrefly: ignore  # where it is installed
     except ImportError:
         return None
     from csp.formats.onnx import quantised_product

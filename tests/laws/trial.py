@@ -43,7 +43,7 @@ LEAVES = {
     "rows": Leaf((6, 4), structures.rows()),
     "gates": Leaf((3, 8), structures.columns(tied=4)),
     "heads": Leaf((4, 6), structures.heads(3), 0.34),
-    "equal": Leaf((4, 5), structures.entries(), fill=1.0),
+    "equal": Leaf((4, 5), structures.entries(), fill=1.0),  # FAULTS 23: ties, nothing to keep, nothing that lives
     "zero": Leaf((4, 5), structures.entries(), fill=0.0),
     "dense": Leaf((3, 3), structures.entries(), 0.0),
     "empty": Leaf((3, 3), structures.entries(), 1.0),
