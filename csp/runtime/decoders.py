@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csp.runtime.encoders import linear
-from csp.runtime.layers import LSTM, Source, expect
+from csp.runtime.layers import LSTM, Embedding, Source, expect
 
 MOST = 4  # labels that a transducer may emit in one frame, as in training
 
@@ -29,7 +29,7 @@ class TransducerHead:
 
     def __init__(self, config: Any, vocabulary: int, source: Source, path: str):
         self.kernels, width = source.kernels, config.predictor
-        self.embedding = source.table(f"{path}/embedding/embedding", (vocabulary, width))
+        self.embedding = Embedding(source, f"{path}/embedding/embedding", vocabulary, width)
         self.predictor = LSTM(source, f"{path}/predictor")
         expect((self.predictor.inputs, self.predictor.width) == (width, width), path, f"predicts not by {width} cells")
         self.from_encoder = linear(source, f"{path}/from_encoder", config.width, config.joint)
@@ -43,7 +43,7 @@ class TransducerHead:
     def after(self, label: int, before: "Predicted") -> "Predicted":
         """What is predicted once this label is said."""
         state = {"h": before.h.copy(), "c": before.c.copy()}
-        said_1xD = self.predictor(self.embedding[label][None], state)
+        said_1xD = self.predictor(self.embedding(label), state)
         return Predicted(self.from_predictor(said_1xD)[0], **state)
 
     def logits(self, h_TxJ: np.ndarray, g_TxJ: np.ndarray) -> np.ndarray:

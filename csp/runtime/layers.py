@@ -104,3 +104,33 @@ class LSTM:
             h = self.kernels.linear(w, None, h)
         state["h"], state["c"] = self.kernels.step(gates + h[0], state["c"])
         return state["h"]
+
+
+class Embedding:
+    """Row n of a table, which stays as it is stored: floats or codes, all or those that are not zero; or factors."""
+
+    def __init__(self, source: Source, path: str, count: int, width: int):
+        self.table, *others = matrix.read(source.file, path)
+        self.kernels, self.others = source.kernels, [source.kernels.pack(w) for w in others]
+        outputs = others[-1].outputs if others else self.table.outputs
+        sizes = f"is {self.table.inputs} x {outputs}, where {count} x {width} is expected"
+        expect((self.table.inputs, outputs) == (count, width), path, sizes)
+        if self.table.order is not None:
+            by_row = np.argsort(self.table.order, kind="stable")
+            order = self.table.order[by_row]
+            self.table = self.table._replace(values=self.table.values[by_row], order=order)
+            self.starts = np.searchsorted(order, np.arange(count + 1) * self.table.outputs)
+
+    def __call__(self, n: int) -> np.ndarray:
+        """[1, width]."""
+        table, width = self.table, self.table.outputs
+        if table.order is None:
+            row = table.values[n * width : (n + 1) * width].astype(np.float32)
+        else:
+            here = slice(self.starts[n], self.starts[n + 1])
+            row = np.zeros(width, np.float32)
+            row[table.order[here] - n * width] = table.values[here]
+        row = (row if table.scale is None else row * table.scale)[None]
+        for w in self.others:
+            row = self.kernels.linear(w, None, row)
+        return row
