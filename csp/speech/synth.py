@@ -1,7 +1,8 @@
 """How does a machine without a corpus learn to listen? It speaks one: sentences of a small grammar in many voices.
 
 The voices are espeak-ng's where `espeakng-loader` is installed, else a few formants of our own, which nobody would call
-speech and every test can rely on. The same seed gives the same corpus if one fresh process speaks it: `speak` does.
+speech and every test can rely on. The same seed gives the same corpus, to the sample, if
+one fresh process speaks it: `speak` does.
 """
 
 import subprocess
@@ -64,11 +65,12 @@ def speak(out: Path, grammar: str = "digits", count: int = 2000, rate: int = 800
 def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
     voice_of, voices = _engine()
     out.mkdir(parents=True, exist_ok=True)
-    rng, found = np.random.default_rng(seed), []
-    for order in _orders(count, voices):
+    found = []
+    for part, order in enumerate(_orders(count, voices)):
         (out / order.split).mkdir(exist_ok=True)
         for number in range(order.count):
             voice = order.voices[number % len(order.voices)]
+            rng = np.random.default_rng((seed, part, number))  # whatever a voice does, the next sentence is the same
             text, style = GRAMMARS[grammar](rng), Style.draw(rng)
             x, own = voice_of(text, voice, style)
             x = audio.resample(_trim(x), own, rate) if own != rate else _trim(x)
