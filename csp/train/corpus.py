@@ -38,18 +38,20 @@ class Batch(NamedTuple):
 class OnDisk:
     """A recording that is read each time it is needed, because the others fill the memory."""
 
-    def __init__(self, read: Callable[[Utterance], np.ndarray | DataError], u: Utterance, length: int):
-        self._read, self._utterance, self._length = read, u, length
+    def __init__(
+        self, read: Callable[[Utterance], np.ndarray | DataError], u: Utterance, length: int, nothing: np.ndarray
+    ):
+        self._read, self._utterance, self._length, self.nothing = read, u, length, nothing
 
     def __len__(self) -> int:
         return self._length
 
-    def read(self) -> np.ndarray | None:
-        """None, and a warning, of one that was spoiled since it was looked at."""
+    def read(self) -> np.ndarray:
+        """Nothing, and a warning, of one that was spoiled since it was looked at."""
         x = self._read(self._utterance)
         if isinstance(x, DataError):
             log.warning("%s: %s", self._utterance.path, x)
-            return None
+            return self.nothing
         return x[: self._length]
 
 
@@ -72,8 +74,13 @@ class Corpus(NamedTuple):
     def sound(self, row: int) -> np.ndarray:
         """Of one utterance; nothing of one that can no longer be read."""
         x = self.audio[row]
-        found = x.read() if isinstance(x, OnDisk) else x
-        return self.sound(0)[:0] if found is None else found
+        return x.read() if isinstance(x, OnDisk) else x
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """A recording of no length, which says what the others are made of."""
+        x = self.audio[0]
+        return x.nothing if isinstance(x, OnDisk) else x[:0]
 
     def digest(self) -> str:
         """Of what is trained on: names, texts and lengths."""
@@ -95,11 +102,12 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
     corpus, cached = Corpus([], [], [], dropped), data.cache and training and not config.features.given
     with ThreadPoolExecutor(4) as pool:
         size = partial(_size, config.features)
+        nothing = np.zeros((0, config.features.bins), np.float32) if config.features.given else np.zeros(0, np.int16)
         sizes = [round(u.duration * rate) if u.duration is not None else size(u) for u in found]
         fits = width * np.cumsum([0, *sizes[1:]]) <= data.memory  # the first one always
 
         def look(u: Utterance, here: bool) -> np.ndarray | OnDisk | DataError:
-            return read(u) if here or not size(u) else OnDisk(read, u, size(u))
+            return read(u) if here or not size(u) else OnDisk(read, u, size(u), nothing)
 
         for u, x in zip(found, pool.map(look, found, fits.tolist()), strict=True):
             why = _unusable(u, x, config, mel, tokens, training)
@@ -243,7 +251,7 @@ def pad(
     corpus: Corpus, rows: Sequence[int] | np.ndarray, samples: int, labels: int, size: int, mine: range | None = None
 ) -> Batch:
     """These utterances, of which those outside `mine` are not read."""
-    like = corpus.sound(0)
+    like = corpus.nothing
     x, y = np.zeros((size, samples, *like.shape[1:]), like.dtype), np.zeros((size, labels), np.int32)
     lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     for i, row in enumerate(rows):
