@@ -18,10 +18,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from csp.runtime import bench
+    from csp.runtime.recognizer import file_of
 
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats} must be positive")
-    path = options.model / "model.safetensors" if options.model.is_dir() else options.model
+    path = file_of(options.model)
     found = bench.measure(path, options.audio, options.repeats)
     if options.json:
         print(json.dumps(found))

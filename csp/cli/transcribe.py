@@ -32,11 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from csp.runtime import Recognizer, native
+    from csp.runtime.recognizer import file_of
 
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads} must be positive")
-    path = options.model / "model.safetensors" if options.model.is_dir() else options.model
-    recognizer = Recognizer(path, options.beam)
+    recognizer = Recognizer(file_of(options.model), options.beam)
     if native.why_not():
         print(f"csp transcribe: {native.why_not()}", file=sys.stderr)
     if options.stream:

@@ -33,6 +33,11 @@ class Result(NamedTuple):
     words: list[Word]
 
 
+def file_of(path: str | Path) -> Path:
+    """A model file itself, or the one of a run directory."""
+    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+
+
 class Model:
     """What streams share: packed weights, nothing that changes. `form` "float32" or "int8" makes the weights dense."""
 

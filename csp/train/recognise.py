@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from csp.runtime import Recognizer
+from csp.runtime.recognizer import file_of
 from csp.speech.features import Given
 from csp.train import corpus, evaluate
 from csp.train.config import Config, Data, Features
@@ -11,7 +12,7 @@ from csp.train.config import Config, Data, Features
 
 def open_(path: Path, beam: int | None = None) -> Recognizer:
     """Of a model file, or of a run directory; searched with `beam` hypotheses."""
-    return Recognizer(path / "model.safetensors" if path.is_dir() else path, beam)
+    return Recognizer(file_of(path), beam)
 
 
 def score(recognizer: Recognizer, where: Path, split: str) -> dict[str, Any]:
