@@ -7,6 +7,7 @@ The model is that of configs/fsdd.toml; PyTorch's part is left out where it is n
 import itertools
 import time
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from _timing import options, save, show
 
 from csp import models
 from csp.speech.manifest import Utterance
-from csp.train import config, corpus, modelfile, pruning, step
+from csp.train import config, corpus, modelfile, objective, pruning, step
 from csp.train.corpus import Corpus
 
 BATCH, SECONDS, LABELS, VOCABULARY = 16, 2.5, 6, 11
@@ -58,7 +59,7 @@ def _way(read, batches, method: str, steps: int = 40):
         read, structure, np.zeros(read.features.bins, np.float32), np.ones(read.features.bins, np.float32)
     )
     tx = step.optimizer(read, read.train.steps, pruning.rules_of(read.sparsity, params, read.sparsity.target))
-    take = jax.jit(step.make(setup, tx), donate_argnums=0)
+    take = jax.jit(step.make(partial(objective.loss, setup), read.train, tx), donate_argnums=0)
     holder = [step.start(params, tx, read)]
     positions = itertools.count()
 

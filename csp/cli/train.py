@@ -43,11 +43,13 @@ def run(options: argparse.Namespace) -> int:
     head, *rows = report.table(found["models"])
     out = options.out or Path("runs") / found["name"]
     print(table(head, rows, right=range(1, len(head))))
-    print("\nThe file recognises, among others:")
-    print("\n".join(f"  said {one['reference']!r}, heard {one['heard']!r}" for one in found["examples"]))
+    if "examples" in found:
+        print("\nThe file recognises, among others:")
+        print("\n".join(f"  said {one['reference']!r}, heard {one['heard']!r}" for one in found["examples"]))
+    use = f"csp transcribe {out / found['file']} {_example(out)}"
     print(f"\n{out}/report.md has more. What next:")
     print(f"  csp inspect {out / found['file']}")
-    print(f"  csp transcribe {out / found['file']} {_example(out)}")
+    print("  " + (use if "examples" in found else f"csp bench {out / found['file']}"))
     print(f"  csp train {options.config or out / 'config.toml'} --out {out}-smaller --sparsity.structure 6:128")
     return 0
 

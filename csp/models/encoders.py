@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from csp.models.attention import Attention, FeedForward
 from csp.models.layers import Linear, Norm
 from csp.models.lstm import LSTM
 from csp.speech import features
@@ -64,7 +65,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: Any, rngs: nnx.Rngs):
         width = config.width
-        self.first, self.second = FeedForward(width, rngs), FeedForward(width, rngs)
+        self.first, self.second = FeedForward(width, 4 * width, rngs), FeedForward(width, 4 * width, rngs)
         self.attention = Attention(width, config.heads, rngs)
         self.convolution = Convolution(width, config.kernel, config.streaming, rngs)
         self.norm = Norm(width)
@@ -74,48 +75,6 @@ class Block(nnx.Module):
         x_BxTxD = x_BxTxD + self.attention(x_BxTxD, sees_BxTxT)
         x_BxTxD = x_BxTxD + self.convolution(x_BxTxD, there_BxT)
         return self.norm(x_BxTxD + 0.5 * self.second(x_BxTxD))
-
-
-class FeedForward(nnx.Module):
-    def __init__(self, width: int, rngs: nnx.Rngs):
-        self.norm = Norm(width)
-        self.up, self.down = Linear(width, 4 * width, rngs), Linear(4 * width, width, rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.down(jax.nn.silu(self.up(self.norm(x))))
-
-
-class Attention(nnx.Module):
-    """Scaled dot products with rotary positions; a frame that sees nothing gives zero."""
-
-    def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
-        if width % (2 * heads):
-            raise ValueError(f"model.width {width} is no multiple of twice model.heads {heads}")
-        self.heads, self.norm = heads, Norm(width)
-        self.query, self.key = Linear(width, width, rngs), Linear(width, width, rngs)
-        self.value, self.output = Linear(width, width, rngs), Linear(width, width, rngs)
-
-    def __call__(self, x_BxTxD: Array, sees_BxTxT: Array) -> Array:
-        B, T, D = x_BxTxD.shape
-        x_BxTxD = self.norm(x_BxTxD)
-        shape = (B, T, self.heads, D // self.heads)
-        q_BxTxHxE = rotate(self.query(x_BxTxD).reshape(shape))
-        k_BxTxHxE = rotate(self.key(x_BxTxD).reshape(shape))
-        scores_BxHxTxT = jnp.einsum("bqhe,bkhe->bhqk", q_BxTxHxE, k_BxTxHxE).astype(jnp.float32)
-        scores_BxHxTxT = jnp.where(sees_BxTxT[:, None], scores_BxHxTxT * (D // self.heads) ** -0.5, -1e30)
-        weights_BxHxTxT = jnp.where(sees_BxTxT[:, None], jax.nn.softmax(scores_BxHxTxT, -1), 0).astype(x_BxTxD.dtype)
-        mixed_BxTxHxE = jnp.einsum("bhqk,bkhe->bqhe", weights_BxHxTxT, self.value(x_BxTxD).reshape(shape))
-        return self.output(mixed_BxTxHxE.reshape(B, T, D))
-
-
-def rotate(x_BxTxHxE: Array, first: int = 0) -> Array:
-    """Rotary positions: pairs of features turn by an angle that grows with time; products depend on distances only."""
-    T, E = x_BxTxHxE.shape[1], x_BxTxHxE.shape[3]
-    speed_E = 10_000.0 ** (-jnp.arange(E // 2) / (E // 2))
-    angle_Tx1xE = ((first + jnp.arange(T))[:, None] * speed_E)[:, None]
-    cos, sin = jnp.cos(angle_Tx1xE).astype(x_BxTxHxE.dtype), jnp.sin(angle_Tx1xE).astype(x_BxTxHxE.dtype)
-    a, b = jnp.split(x_BxTxHxE, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
 class Convolution(nnx.Module):

@@ -1,9 +1,47 @@
-"""The small parts of which models are made; every matrix is called `kernel` and stored [in, out]."""
+"""The small parts of which models are made; every matrix is stored [in, out], and may be two factors."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+from csp import lowrank
+
+_watch: ContextVar[tuple[Array, dict[tuple[int, str], Array]] | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(there: Array) -> Iterator[dict[tuple[int, str], Array]]:
+    """Collects X^T X of what meets each matrix, by (id of the module, name), from the rows that are `there`."""
+    seen: dict[tuple[int, str], Array] = {}
+    token = _watch.set((there, seen))
+    try:
+        yield seen
+    finally:
+        _watch.reset(token)
+
+
+def see(module: nnx.Module, name: str, x: Array) -> None:
+    """Says that x meets the matrix of this name, to whoever watches."""
+    watched = _watch.get()
+    if watched is None:
+        return
+    there, seen = watched
+    rows = jnp.where(there[..., None], x, 0).reshape(-1, x.shape[-1]).astype(jnp.float32)
+    gram = jnp.matmul(rows.T, rows, precision="highest")
+    seen[id(module), name] = seen.get((id(module), name), 0) + gram
+
+
+def product(module: nnx.Module, name: str, x: Array) -> Array:
+    """x W for the matrix of this name, or (x U) V if it is two factors."""
+    see(module, name, x)
+    w: Any = getattr(module, name).get_value()
+    return lowrank.apply(x, jax.tree.map(lambda part: part.astype(x.dtype), w))
 
 
 class Linear(nnx.Module):
@@ -14,7 +52,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = product(self, "kernel", x)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -4,10 +4,15 @@ g_t = x_t W + h_{t-1} R + b,  c_t = sigma(f) c_{t-1} + sigma(i) tanh(z),  h_t = 
 with g = (i, f, z, o). The backward scan finds dL/dg_t only; dL/dR = sum_t h_{t-1}^T dL/dg_t is done after it at once.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+from csp import lowrank
+from csp.models.layers import product, see
 
 UNROLL = 4
 
@@ -25,16 +30,25 @@ class LSTM(nnx.Module):
         self.recurrent = start((width, 4 * width))
         self.bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))
 
-    def __call__(self, x_BxTxD: Array, carry: tuple[Array, Array] | None = None) -> tuple[Array, tuple[Array, Array]]:
-        """h_BxTxH, and the last (h, c)."""
-        width, batch = self.recurrent.shape[0], x_BxTxD.shape[0]
+    def __call__(
+        self, x_BxTxD: Array, carry: tuple[Array, Array] | None = None, begins_BxT: Array | None = None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """h_BxTxH, and the last (h, c); where something new begins, what was before is forgotten."""
         dtype = x_BxTxD.dtype
+        r_HxG = lowrank.dense(self.recurrent.get_value()).astype(dtype)
         if carry is None:
-            carry = (jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype))
-        g_BxTxG = x_BxTxD @ self.input[...].astype(dtype) + self.bias[...].astype(dtype)
-        h_TxBxH, c_TxBxH = recurrence(jnp.swapaxes(g_BxTxG, 0, 1), self.recurrent[...].astype(dtype), *carry)
+            carry = self.start(len(x_BxTxD), dtype)
+        g_BxTxG = product(self, "input", x_BxTxD) + self.bias[...].astype(dtype)
+        keep_TxBx1 = None if begins_BxT is None else (~begins_BxT.T).astype(dtype)[..., None]
+        h_TxBxH, c_TxBxH = recurrence(jnp.swapaxes(g_BxTxG, 0, 1), r_HxG, *carry, keep_TxBx1)
+        see(self, "recurrent", jnp.swapaxes(_kept(_before(carry[0], h_TxBxH), keep_TxBx1), 0, 1))
         last = (h_TxBxH[-1], c_TxBxH[-1]) if len(h_TxBxH) else carry
         return jnp.swapaxes(h_TxBxH, 0, 1), last
+
+    def start(self, rows: int, dtype: Any) -> tuple[Array, Array]:
+        """(h, c) of rows that have no past."""
+        width = self.bias.shape[0] // 4
+        return (jnp.zeros((rows, width), dtype), jnp.zeros((rows, width), dtype))
 
 
 def cell(g_BxG: Array, c_BxH: Array) -> tuple[Array, Array]:
@@ -45,39 +59,46 @@ def cell(g_BxG: Array, c_BxH: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_vjp
-def recurrence(g_TxBxG: Array, r_HxG: Array, h_BxH: Array, c_BxH: Array) -> tuple[Array, Array]:
-    """h_TxBxH and c_TxBxH from what the inputs add to the gates."""
-    return _forward(g_TxBxG, r_HxG, h_BxH, c_BxH)[0]
+def recurrence(
+    g_TxBxG: Array, r_HxG: Array, h_BxH: Array, c_BxH: Array, keep_TxBx1: Array | None = None
+) -> tuple[Array, Array]:
+    """h_TxBxH and c_TxBxH from what the inputs add to the gates; where `keep` is 0, h and c before count as 0."""
+    return _forward(g_TxBxG, r_HxG, h_BxH, c_BxH, keep_TxBx1)[0]
 
 
-def _forward(g_TxBxG, r_HxG, h_BxH, c_BxH):
-    def step(carry, g_BxG):
-        h, c = carry
+def _forward(g_TxBxG, r_HxG, h_BxH, c_BxH, keep_TxBx1=None):
+    def step(carry, at):
+        (h, c), (g_BxG, keep) = carry, at
+        h, c = _kept(h, keep), _kept(c, keep)
         g_BxG = g_BxG + h @ r_HxG
         h, c = cell(g_BxG, c)
         return (h, c), (h, c, g_BxG)
 
-    _, (h_TxBxH, c_TxBxH, gates_TxBxG) = jax.lax.scan(step, (h_BxH, c_BxH), g_TxBxG, unroll=UNROLL)
-    return (h_TxBxH, c_TxBxH), (gates_TxBxG, r_HxG, h_BxH, c_BxH, h_TxBxH, c_TxBxH)
+    _, (h_TxBxH, c_TxBxH, gates_TxBxG) = jax.lax.scan(step, (h_BxH, c_BxH), (g_TxBxG, keep_TxBx1), unroll=UNROLL)
+    return (h_TxBxH, c_TxBxH), (gates_TxBxG, r_HxG, h_BxH, c_BxH, keep_TxBx1, h_TxBxH, c_TxBxH)
 
 
 def _backward(kept, grads):
-    gates_TxBxG, r_HxG, h_BxH, c_BxH, h_TxBxH, c_TxBxH = kept
+    gates_TxBxG, r_HxG, h_BxH, c_BxH, keep_TxBx1, h_TxBxH, c_TxBxH = kept
     dh_TxBxH, dc_TxBxH = grads
-    previous_TxBxH = _before(c_BxH, c_TxBxH)
+    previous_TxBxH = _kept(_before(c_BxH, c_TxBxH), keep_TxBx1)
 
     def step(carry, at):
         dh, dc = carry
-        dh_t, dc_t, g_BxG, previous = at
+        dh_t, dc_t, g_BxG, previous, keep = at
         _, pull = jax.vjp(cell, g_BxG, previous)
         dg_BxG, dc = pull((dh + dh_t, dc + dc_t))
-        return (dg_BxG @ r_HxG.T, dc), dg_BxG
+        return (_kept(dg_BxG @ r_HxG.T, keep), _kept(dc, keep)), dg_BxG
 
     start = (jnp.zeros_like(h_BxH), jnp.zeros_like(c_BxH))
-    at = (dh_TxBxH, dc_TxBxH, gates_TxBxG, previous_TxBxH)
+    at = (dh_TxBxH, dc_TxBxH, gates_TxBxG, previous_TxBxH, keep_TxBx1)
     (dh_BxH, dc_BxH), dg_TxBxG = jax.lax.scan(step, start, at, reverse=True, unroll=UNROLL)
-    dr_HxG = jnp.einsum("tbh,tbg->hg", _before(h_BxH, h_TxBxH), dg_TxBxG)
-    return dg_TxBxG, dr_HxG, dh_BxH, dc_BxH
+    dr_HxG = jnp.einsum("tbh,tbg->hg", _kept(_before(h_BxH, h_TxBxH), keep_TxBx1), dg_TxBxG)
+    return dg_TxBxG, dr_HxG, dh_BxH, dc_BxH, None if keep_TxBx1 is None else jnp.zeros_like(keep_TxBx1)
+
+
+def _kept(x: Array, keep: Array | None) -> Array:
+    return x if keep is None else x * keep
 
 
 def _before(first_BxH: Array, x_TxBxH: Array) -> Array:

@@ -62,6 +62,15 @@ def speak(out: Path, grammar: str = "digits", count: int = 2000, rate: int = 800
     return wanted
 
 
+def sentences(grammar: str, count: int, seed: int = 0, part: int = 0) -> list[str]:
+    """What `speak` would say in its training (part 0), validation (1) or test split (2), for a language model."""
+    return [GRAMMARS[grammar](_generator(seed, part, number)) for number in range(count)]
+
+
+def _generator(seed: int, part: int, number: int) -> np.random.Generator:
+    return np.random.default_rng((seed, part, number))
+
+
 def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
     voice_of, voices = _engine()
     out.mkdir(parents=True, exist_ok=True)
@@ -70,7 +79,7 @@ def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
         (out / order.split).mkdir(exist_ok=True)
         for number in range(order.count):
             voice = order.voices[number % len(order.voices)]
-            rng = np.random.default_rng((seed, part, number))  # whatever a voice does, the next sentence is the same
+            rng = _generator(seed, part, number)  # whatever a voice does, the next sentence is the same
             text, style = GRAMMARS[grammar](rng), Style.draw(rng)
             x, own = voice_of(text, voice, style)
             x = audio.resample(_trim(x), own, rate) if own != rate else _trim(x)

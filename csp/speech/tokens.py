@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from csp.speech.errors import DataError
 
 BLANK = 0
+UNKNOWN = "<unk>"  # the unit of words that a vocabulary of words lacks, if it has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +54,21 @@ class Tokens:
             return list(text)
         return _cut(text, self._numbers)  # type: ignore[attr-defined]
 
+    @property
+    def open(self) -> bool:
+        """Has a unit for unknown words."""
+        return UNKNOWN in self._numbers  # type: ignore[attr-defined]
+
     def unknown(self, text: str) -> list[str]:
         """The units of a text that the vocabulary lacks."""
-        return sorted(set(self.split(text)) - set(self.units))
+        return sorted(set(self.split(text)) - self._numbers.keys())  # type: ignore[attr-defined]
 
     def encode(self, text: str) -> list[int]:
+        numbers = self._numbers  # type: ignore[attr-defined]
+        if UNKNOWN in numbers:
+            return [numbers.get(unit, numbers[UNKNOWN]) for unit in self.split(text)]
         try:
-            return [self._numbers[unit] for unit in self.split(text)]  # type: ignore[attr-defined]
+            return [numbers[unit] for unit in self.split(text)]
         except KeyError as error:
             raise DataError(f"{error.args[0]!r} is no unit of the vocabulary: {text[:60]!r}") from None
 
@@ -77,11 +87,19 @@ def from_json(said: dict[str, Any]) -> Tokens:
     return Tokens(said["kind"], tuple(said["units"]), Normaliser(**said["normalise"]))
 
 
-def learn(kind: str, texts: Sequence[str], normalise: Normaliser = Normaliser(), size: int = 256) -> Tokens:
-    """The vocabulary of these transcripts, in alphabetic order; `size` is that of word pieces."""
+def learn(
+    kind: str, texts: Sequence[str], normalise: Normaliser = Normaliser(), size: int = 256, most: int | None = None
+) -> Tokens:
+    """The vocabulary of these transcripts, in alphabetic order; `size` is that of word pieces.
+
+    With `most`, words are the most frequent ones, so many, and the unknown one.
+    """
     said = [normalise(text) for text in texts]
     if not any(said):
         raise DataError("no transcript has a character that the normaliser keeps: look at data.keep")
+    if kind == "words" and most is not None:
+        often = Counter(word for text in said for word in text.split())
+        return Tokens(kind, (*sorted(word for word, _ in often.most_common(most)), UNKNOWN), normalise)
     if kind == "words":
         return Tokens(kind, tuple(sorted({word for text in said for word in text.split()})), normalise)
     if kind == "characters":
@@ -89,6 +107,9 @@ def learn(kind: str, texts: Sequence[str], normalise: Normaliser = Normaliser(),
     if kind == "pieces":
         return Tokens(kind, _pieces(said, size), normalise)
     raise DataError(f"data.tokens {kind!r} is none of 'characters', 'words', 'pieces'")
+
+
+_ENOUGH = 100_000  # sentences from which pieces are learned
 
 
 def _pieces(texts: Sequence[str], size: int) -> tuple[str, ...]:
@@ -100,9 +121,11 @@ def _pieces(texts: Sequence[str], size: int) -> tuple[str, ...]:
     import io
 
     model = io.BytesIO()
+    every = sorted({character for text in texts for character in text} - {" "})
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=iter(texts[:: -(-len(texts) // _ENOUGH)]),
+            required_chars="".join(every),
             model_writer=model,
             vocab_size=size,
             model_type="bpe",

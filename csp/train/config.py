@@ -1,34 +1,35 @@
 """What shall be trained, on what, how? Frozen dataclasses, from TOML and the command line; unknown keys are refused."""
 
 import dataclasses
-import difflib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
+from csp.models.lm import LMConfig
 from csp.models.recogniser import ModelConfig
+from csp.train.plain import ConfigError as ConfigError
+from csp.train.plain import as_plain, build, put, toml, value_of
 
 VERSION = 1
-
-
-class ConfigError(ValueError):
-    """A key or a value that makes no sense, and what to write instead."""
+MODELS = {"recogniser": ModelConfig, "lm": LMConfig}  # what [model] says, for each kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Recordings and transcripts.
+    """Recordings and transcripts; or texts, for a language model.
 
     Args:
-      train: manifest or LibriSpeech folder.
+      train: manifest or LibriSpeech folder; or a text, one sentence a line, which may be compressed (.gz, .xz, .bz2).
       valid: likewise; the split `valid_split` of `train` by default.
       test: likewise; "" for none.
       train_split, valid_split, test_split: which split of a manifest; "" for all of it.
       synth: a grammar, "digits" or "commands": speak a corpus of `count` utterances in place of all that.
       count: utterances of the training split that is spoken.
-      tokens: "characters", "words" or "pieces" of which there are `pieces`.
+      tokens: "characters", "words" or "pieces" of which there are `pieces`; of a language model so many words too.
+      vocabulary: a model file whose vocabulary and normalisation a language model takes over, to be heard with it.
+      length: labels of a row into which sentences are packed.
+      most: sentences, evenly chosen, by which a language model is judged and tested; 0 for all.
       upper, keep: the normalisation of transcripts, see `csp.speech.tokens`.
       shortest, longest: seconds; others are left out and counted.
       broken: the share of recordings that may be unreadable before training stops.
@@ -51,6 +52,9 @@ class Data:
     count: int = 2000
     tokens: str = "characters"
     pieces: int = 256
+    vocabulary: str = ""
+    length: int = 128
+    most: int = 0
     upper: bool = True
     keep: str = "A-Z0-9' "
     shortest: float = 0.1
@@ -178,11 +182,14 @@ class Decode:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    """`kind` is "recogniser" or "lm"; `model` is what `MODELS` has for it."""
+
     version: int = VERSION
+    kind: str = "recogniser"
     name: str = "model"
     data: Data = Data()
     features: Features = Features()
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    model: Any = dataclasses.field(default_factory=ModelConfig)
     train: Train = Train()
     sparsity: Sparsity = Sparsity()
     decode: Decode = Decode()
@@ -198,45 +205,33 @@ def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     for key, value in overrides:
-        _put(given, key, value)
+        put(given, key, value)
     version = given.get("version", VERSION)
     if not isinstance(version, int) or version > VERSION:
         raise ConfigError(f"{path}: version {version} is newer than this csp, which reads {VERSION}: upgrade csp-jax")
     try:
-        return check(build(Config, given, ""))
+        return check(whole(given))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def build(kind: type, given: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from plain values; `where` is its place in the file, for errors."""
-    types = get_type_hints(kind)
-    made = {}
-    for key, value in given.items():
-        name = f"{where}{key}"
-        if key not in types:
-            near = difflib.get_close_matches(key, types, n=1, cutoff=0.0)
-            raise ConfigError(f"{name!r} is no key; the nearest is {where}{near[0]}")
-        made[key] = _value(types[key], value, name)
-    missing = [f.name for f in dataclasses.fields(kind) if _needed(f) and f.name not in made]
-    if missing:
-        raise ConfigError(f"{where}{missing[0]} is missing")
-    return kind(**made)
-
-
-def as_plain(config: Any) -> dict[str, Any]:
-    """The config as plain JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+def whole(given: Mapping[str, Any]) -> Config:
+    """A config from plain values."""
+    kind = given.get("kind", "recogniser")
+    if kind not in MODELS:
+        raise ConfigError(f"kind {kind!r} is none of {', '.join(MODELS)}")
+    others = {key: value for key, value in given.items() if key != "model"}
+    return dataclasses.replace(build(Config, others, ""), model=value_of(MODELS[kind], given.get("model", {}), "model"))
 
 
 def as_toml(config: Config) -> str:
     """The config in full, as `read` reads it."""
     plain, lines = as_plain(config), []
-    lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
+    lines += [f"{key} = {toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for section, values in plain.items():
         if isinstance(values, dict):
             lines += ["", f"[{section}]"]
-            lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+            lines += [f"{key} = {toml(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
@@ -257,7 +252,7 @@ def check(config: Config) -> Config:
         (len(data.speed) in (0, 2), "data.speed is two numbers, such as [0.9, 1.1], or []"),
         (len(data.noise) in (0, 2), "data.noise is two numbers, such as [5, 20], or []"),
         (len(data.masks) in (0, 4), "data.masks is four numbers, or []"),
-        (bool(data.train or data.synth), "data.train names no manifest, and data.synth no grammar"),
+        (bool(data.train or data.synth), "data.train names no data, and data.synth no grammar"),
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
         (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
         (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
@@ -266,53 +261,11 @@ def check(config: Config) -> Config:
             "data.cache and data.speed or data.noise: sound changes",
         ),
         (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
-        (config.model.stack > 0, "model.stack must be positive"),
+        (config.kind == "lm" or config.model.stack > 0, "model.stack must be positive"),
+        (data.length > 1, f"data.length {data.length} must be 2 or more"),
+        (data.most >= 0, f"data.most {data.most} must not be negative"),
         (config.decode.beam > 0, "decode.beam must be positive"),
     ]:
         if not holds:
             raise ConfigError(what)
     return config
-
-
-def _needed(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _value(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is a section, not {value!r}")
-        return build(kind, value, f"{name}.")
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} is a list, not {value!r}")
-        return tuple(_value(get_args(kind)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if get_origin(kind) is dict and isinstance(value, Mapping):
-        return dict(value)
-    wanted = [k for k in (get_args(kind) or (kind,)) if k is not type(None)]
-    if float in wanted and type(value) is int:
-        return float(value)
-    if not any(type(value) is k for k in wanted):
-        raise ConfigError(f"{name} = {value!r} is no {' or '.join(k.__name__ for k in wanted)}")
-    return value
-
-
-def _put(given: dict[str, Any], key: str, value: str) -> None:
-    *sections, last = key.split(".")
-    at = given
-    for section in sections:
-        at = at.setdefault(section, {})
-        if not isinstance(at, dict):
-            raise ConfigError(f"--{key}: {section} is no section")
-    try:
-        at[last] = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        at[last] = value
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -185,7 +185,27 @@ def _known(tokens: Tokens, text: str) -> list[int]:
     return [] if tokens.unknown(text) else tokens.encode(text)
 
 
-class Batches:
+class Ahead:
+    """Batches by position: `at` makes one."""
+
+    def at(self, position: int) -> Any:
+        raise NotImplementedError
+
+    def from_(self, position: int) -> Generator[Any, None, None]:
+        """Batch after batch, made ahead by a thread of its own."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(self.at, position + i) for i in range(AHEAD)]
+            try:
+                while True:
+                    position += 1
+                    yield waiting.pop(0).result()
+                    waiting.append(pool.submit(self.at, position + AHEAD - 1))
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+class Batches(Ahead):
     """The batches of a corpus, by position. `shapes` lists the (samples, labels) that they can have.
 
     `share` is (i, n) of a process that reads the i-th of n parts of each batch's recordings, and no other.
@@ -220,19 +240,6 @@ class Batches:
                 batches += [(number, part) for part in rows.reshape(-1, self.size)]
             self._plan = (epoch, [batches[i] for i in rng.permutation(len(batches))])
         return self._plan[1]
-
-    def from_(self, position: int) -> Generator[Batch, None, None]:
-        """Batch after batch, made ahead by a thread of its own."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.at, position + i) for i in range(AHEAD)]
-            try:
-                while True:
-                    position += 1
-                    yield waiting.pop(0).result()
-                    waiting.append(pool.submit(self.at, position + AHEAD - 1))
-            finally:
-                for future in waiting:
-                    future.cancel()
 
 
 def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.ndarray, Batch]]:

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,27 @@ class Prepared(NamedTuple):
     tokens: Tokens
     mean: np.ndarray
     deviation: np.ndarray
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"tokens": self.tokens.as_json(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    def digest(self) -> str:
+        return self.train.digest()
+
+    def said(self) -> str:
+        return f"{self.train.hours:.2f} hours to train on, {self.tokens.size - 1} {self.tokens.kind}"
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "train_hours": self.train.hours,
+            "train_utterances": len(self.train.utterances),
+            "dropped": self.train.dropped,
+            "test_utterances": len(self.test.utterances),
+        }
+
+    def batches(self, config: Config, share: tuple[int, int]) -> corpus.Batches:
+        return corpus.Batches(self.train, config.train.batch, config.data.buckets, config.train.seed, share)
 
 
 def prepare(config: Config, out: Path) -> Prepared:
@@ -51,11 +72,11 @@ def prepare(config: Config, out: Path) -> Prepared:
         mean, deviation = np.asarray(first.setup.mean), np.asarray(first.setup.deviation)
     else:
         mean, deviation = corpus.statistics(train, features.of(f))
-    inputs = {"tokens": vocabulary.as_json(), "mean": mean.tolist(), "deviation": deviation.tolist()}
+    found = Prepared(train, valid, test, vocabulary, mean, deviation)
     if mesh.is_first():
-        text = json.dumps(inputs, ensure_ascii=False) + "\n"
+        text = json.dumps(found.inputs, ensure_ascii=False) + "\n"
         writing.atomically(out / INPUTS, [text.encode("utf-8")], overwrite=True)
-    return Prepared(train, valid, test, vocabulary, mean, deviation)
+    return found
 
 
 def _normaliser(config: Config) -> Normaliser:

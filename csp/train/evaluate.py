@@ -12,7 +12,7 @@ from csp.runtime import Recognizer
 from csp.speech import wer
 from csp.speech.tokens import Tokens
 from csp.train.corpus import Corpus, in_order
-from csp.train.step import Setup, front
+from csp.train.objective import Setup, front
 
 
 class Scored(NamedTuple):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 import csp
 from csp.formats import FormatError
-from csp.speech import tokens
-from csp.train import checkpoints, config, loop, modelfile, pruning, step
+from csp.train import checkpoints, config, kinds, loop, modelfile, pruning, step
 from csp.train.config import ConfigError, Sparsity
 from csp.train.data import INPUTS
 
@@ -24,15 +23,13 @@ def export(run: Path, out: Path, overwrite: bool = False) -> Path:
         raise FormatError(f"{run} has no checkpoint: csp train --resume --out {run}")
     read = config.read(run / "config.toml")
     inputs = json.loads((run / INPUTS).read_text(encoding="utf-8"))
-    vocabulary = tokens.from_json(inputs["tokens"])
-    structure, params = modelfile.create(read, vocabulary)
+    task = kinds.of(read).task(read, inputs)
     stage = loop.stages(read)[at[1]["stage"]]
-    rules = pruning.rules_of(read.sparsity, params, stage.target)
-    state = checkpoints.load(at[0], step.start(params, step.optimizer(read, stage.steps, rules), read))
-    mean, deviation = (jnp.asarray(inputs[key], jnp.float32) for key in ("mean", "deviation"))
-    setup = modelfile.setup(read, structure, mean, deviation)
+    rules = pruning.rules_of(read.sparsity, task.initial, stage.target)
+    state = checkpoints.load(at[0], step.start(task.initial, step.optimizer(read, stage.steps, rules), read))
     about = {"family": at[1]["family"], "target": stage.target, "step": stage.begin + at[1]["step"]}
-    return modelfile.save(out, setup, loop.finished(jax.tree.map(jnp.asarray, state)), vocabulary, rules, about)
+    task.save(out, loop.finished(jax.tree.map(jnp.asarray, state)), rules, about)
+    return out
 
 
 def prune(model: Path, out: Path, sparsity: float | None, structure: str, overwrite: bool = False) -> dict[str, Any]:

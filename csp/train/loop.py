@@ -13,9 +13,8 @@ import numpy as np
 
 import csp
 from csp.state import find_state, read_ledger
-from csp.train import checkpoints, corpus, evaluate, mesh, modelfile, pruning, step
+from csp.train import checkpoints, kinds, mesh, pruning, step
 from csp.train.config import Config
-from csp.train.data import Prepared
 from csp.train.guard import Stop, Stopped
 from csp.train.logs import Metrics, Progress
 from csp.train.mesh import Placement
@@ -55,20 +54,12 @@ def stages(config: Config) -> list[Stage]:
 class Run:
     """Trains in a directory; `out/checkpoints` has all that it needs to go on."""
 
-    def __init__(
-        self, config: Config, out: Path, data: Prepared, stop: Stop, said: dict[str, Any], quiet: bool = False
-    ):
+    def __init__(self, config: Config, out: Path, data: Any, stop: Stop, said: dict[str, Any], quiet: bool = False):
         self.config, self.out, self.data, self.stop, self.said = config, out, data, stop, said
         self.folder = out / "checkpoints"
-        structure, self.initial = modelfile.create(config, data.tokens)
-        if config.train.init:
-            self.initial = modelfile.initial(config, self.initial)
-        teacher = modelfile.load(config.train.teacher) if config.train.teacher else None
-        self.setup = modelfile.setup(config, structure, data.mean, data.deviation, teacher)
+        self.task = kinds.of(config).task(config, data.inputs)
         self.place = Placement(config)
-        order = (config.train.batch, config.data.buckets, config.train.seed)
-        self.batches = corpus.Batches(data.train, *order, self.place.share)
-        self.decode = evaluate.decoder(self.setup)
+        self.batches = data.batches(config, self.place.share)
         self.progress = Progress(config.train.steps, (lambda text: None) if quiet or not mesh.is_first() else None)
         self.best: dict[str, Any] = {}
 
@@ -78,7 +69,7 @@ class Run:
         total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
         board = self.config.train.tensorboard and mesh.is_first()
         with contextlib.closing(Metrics(_metrics(self.out), total, board)) as self.metrics:
-            params, position = self.initial, 0
+            params, position = self.task.initial, 0
             for stage in stages(self.config)[begun:]:
                 rules = pruning.rules_of(self.config.sparsity, params, stage.target)
                 tx = step.optimizer(self.config, stage.steps, rules)
@@ -92,7 +83,7 @@ class Run:
                 yield Finished(stage, self.chosen(stage, state), rules, int(state.refused))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
-        take = self.place.compiled(step.make(self.setup, tx), state)
+        take = self.place.compiled(step.make(self.task.loss, self.config.train, tx), state)
         done = int(state.step)
         if done == 0:
             self._save(stage, state)  # the disk can be written, before anything is lost
@@ -144,25 +135,24 @@ class Run:
         record = {"step": done, "stage": stage.number, "loss": loss, "norm": float(info.norm)}
         record |= {"sparsity": sparsity, "violation": violation, "refused": int(state.refused)}
         record |= {"unaligned": int(info.unaligned), "position": int(state.position)}
-        self.metrics.write(record | {"wall": {"utterances_per_second": rate, "time": time.time()}})
+        self.metrics.write(record | {"wall": {"rows_per_second": rate, "time": time.time()}})
         learning = float(jnp.asarray(step.schedule(self.config, stage.steps)(int(state.step))) * state.scale)
         facts = {"loss": f"{loss:.3f}", "sparsity": f"{sparsity:.1%}", "violation": f"{violation:.3f}"}
-        facts |= {"lr": f"{learning:.1e}", "utt/s": f"{rate:.0f}"}
+        facts |= {"lr": f"{learning:.1e}", "rows/s": f"{rate:.0f}"}
         if int(state.refused):
             facts["refused"] = str(int(state.refused))
         self.progress.show(done, facts)
 
     def judge(self, stage: Stage, rules: tuple[csp.Rule, ...], state: TrainState) -> int | None:
-        """Counts the words that are wrong; the number of steps of the stage if it need not go on."""
+        """How good is it now? The number of steps of the stage if it need not go on."""
         params = mesh.local(finished(state))
-        found = evaluate.evaluate(self.decode, params, self.data.valid, self.data.tokens)
-        total, rate = stage.begin + int(state.step), found.errors.rate
-        self.metrics.write({"step": total, "stage": stage.number, "valid_wer": rate, "words": found.errors.words})
-        self.progress.interrupt(f"step {total}: {rate:.2%} of {found.errors.words} words wrong (valid)")
+        found, total = self.task.judge(params, self.data), stage.begin + int(state.step)
+        self.metrics.write({"step": total, "stage": stage.number} | found.record)
+        self.progress.interrupt(f"step {total}: {found.line}")
         if not _within_budget(params, rules):
             return None
-        if rate <= self.best.get("wer", float("inf")):
-            self.best = {"wer": rate, "step": int(state.step), "waited": 0}
+        if found.value <= self.best.get("value", float("inf")):
+            self.best = {"value": found.value, "step": int(state.step), "waited": 0}
             checkpoints.write(
                 self.out / "checkpoints" / "best.safetensors", params, {"stage": stage.number} | self.best
             )
@@ -172,7 +162,7 @@ class Run:
         return stage.steps if patience and self.best["waited"] >= patience else None
 
     def chosen(self, stage: Stage, state: TrainState) -> Any:
-        """The parameters with the fewest wrong words among those within the budget, the latest of equals."""
+        """The best parameters among those within the budget, the latest of equals."""
         if not self.best or self.best["step"] == int(state.step):
             return mesh.local(finished(state))
         return checkpoints.load(self.folder / "best.safetensors", finished(state))

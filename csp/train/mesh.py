@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from csp.train.config import Config, ConfigError
-from csp.train.corpus import Batch
 
 SMALLEST = 4096  # entries of an array that is worth splitting
 
@@ -88,12 +87,12 @@ class Placement:
             return state
         return jax.tree.map(lambda x: _put(np.asarray(x), self._sharding(x)), state)
 
-    def batch(self, batch: Batch) -> Batch:
-        """Split by utterances."""
+    def batch(self, batch: Any) -> Any:
+        """Split by rows."""
         if self.mesh is None:
             return batch
         sharding = NamedSharding(self.mesh, P("data"))
-        return Batch(*(_put(x, sharding) for x in batch))
+        return jax.tree.map(lambda x: _put(x, sharding), batch)
 
     @property
     def share(self) -> tuple[int, int]:

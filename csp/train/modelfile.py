@@ -15,8 +15,9 @@ from csp.speech import features
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
 from csp.train import pruning
-from csp.train.config import Config, Data, Decode, Features, as_plain, build
-from csp.train.step import Setup
+from csp.train.config import Config, Data, Decode, Features
+from csp.train.objective import Setup
+from csp.train.plain import as_plain, build
 
 KIND = "recogniser"
 

@@ -9,23 +9,18 @@ from typing import Any
 import jax
 
 from csp.formats import writing
-from csp.train.config import Config, as_plain
-from csp.train.data import Prepared
+from csp.train.config import Config
+from csp.train.plain import as_plain
 
 
-def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Prepared, seconds: float) -> dict[str, Any]:
+def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Any, seconds: float) -> dict[str, Any]:
     """Writes both files; the JSON is that of the last model, with all of them under "models"."""
     last = dict(rows[-1])
     found = last | {
         "name": config.name,
         "models": list(rows),
         "seconds": seconds,
-        "data": {
-            "train_hours": data.train.hours,
-            "train_utterances": len(data.train.utterances),
-            "dropped": data.train.dropped,
-            "test_utterances": len(data.test.utterances),
-        },
+        "data": data.facts(),
         "machine": f"{platform.machine()}, {jax.device_count()} {jax.devices()[0].device_kind}, jax {jax.__version__}",
         "config": as_plain(config),
     }
@@ -36,7 +31,8 @@ def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Prepa
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Head and rows: what a person wants to know first."""
-    head = ["model", "dense", "file", "smaller", "density", "WER", "95 %", "words", "real-time factor"]
+    quality = _heard if "wer" in rows[-1] else _read
+    head = ["model", "dense", "file", "smaller", "density", *quality(None)]
     return [head] + [
         [
             row["file"],
@@ -44,52 +40,75 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
             f"{row['bytes'] / 1e3:,.0f} kB",
             f"{row['dense_bytes'] / row['bytes']:.1f}x",
             f"{row['pruned_density']:.1%}" if row["method"] != "dense" else "100%",
-            f"{row['wer']:.2%}",
-            f"{row['wer_low']:.2%}-{row['wer_high']:.2%}",
-            f"{row['words']:,}",
-            f"{row['rtf']:.4f}",
+            *quality(row),
         ]
         for row in rows
     ]
+
+
+def _heard(row: dict[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["WER", "95 %", "words", "real-time factor"]
+    interval = f"{row['wer_low']:.2%}-{row['wer_high']:.2%}"
+    return [f"{row['wer']:.2%}", interval, f"{row['words']:,}", f"{row['rtf']:.4f}"]
+
+
+def _read(row: dict[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["perplexity of a word", "95 %", "bits/character", "words"]
+    interval = f"{row['perplexity_low']:.2f}-{row['perplexity_high']:.2f}"
+    return [f"{row['perplexity']:.2f}", interval, f"{row['bits_per_character']:.3f}", f"{row['words']:,}"]
 
 
 def _put(path: Path, text: str) -> None:
     writing.atomically(path, [text.encode("utf-8")], overwrite=True)
 
 
+_HEARD = """WER is that of the file on the test split, its interval a bootstrap over utterances; density that of pruned
+matrices; the real-time factor that of the runtime, one recording after the other on one core, on {machine}."""
+_READ = """Perplexity is that of the file on the test text, of a word, the end of a sentence counted as one, its
+interval a bootstrap over sentences; density that of pruned matrices. Trained on {machine}."""
+
+
 def _markdown(config: Config, rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     head, *body = table(rows)
+    last, speech = rows[-1], config.kind == "recogniser"
     lines = [f"# {config.name}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
-    worst = [f"- said `{w['reference']}`, heard `{w['heard']}`" for w in rows[-1]["worst"]]
     data, model, source = found["data"], config.model, config.data
+    network = f"{model.encoder} encoder, {model.head} head" if speech else f"{model.network} language model"
+    size = (
+        f"{data['train_hours']:.2f} h, {data['train_utterances']:,} utterances"
+        if speech
+        else f"{data['train_words']:,} words, {data['train_sentences']:,} sentences"
+    )
+    use = f"csp transcribe {last['file']} AUDIO" if speech else f"csp eval {last['file']} --text TEXT"
     lines += [
         "",
-        "WER is that of the file on the test split, its interval a bootstrap over utterances; density that of pruned",
-        f"matrices; the real-time factor that of JAX in batches of 16, without reading, on {found['machine']}.",
+        *(_HEARD if speech else _READ).format(machine=found["machine"]).splitlines(),
         "",
         "## Model card",
         "",
-        f"- **Model**: {model.encoder} encoder, {model.head} head, {rows[-1]['parameters']:,} parameters",
-        f"- **Pruned by**: {rows[-1]['method']}, {rows[-1]['structure']}, {rows[-1]['steps']:,} steps",
-        f"- **Data**: {_source(source)}, {data['train_hours']:.2f} h, {data['train_utterances']:,} utterances"
+        f"- **Model**: {network}, {last['parameters']:,} parameters",
+        f"- **Pruned by**: {last['method']}, {last['structure']}, {last['steps']:,} steps",
+        f"- **Data**: {_source(source, speech)}, {size}"
         + (f", left out: {data['dropped']}" if data["dropped"] else ""),
         f"- **Licence of the model**: that of its data; {_licence(source)}",
-        f"- **Not taken steps** (NaN or spike): {rows[-1]['refused']}",
-        f"- **Run it**: `csp transcribe {rows[-1]['file']} AUDIO`, `csp inspect {rows[-1]['file']}`",
+        f"- **Not taken steps** (NaN or spike): {last['refused']}",
+        f"- **Run it**: `{use}`, `csp inspect {last['file']}`",
         f"- **Trained in** {found['seconds'] / 60:.1f} minutes",
         "",
-        "## Worst utterances",
-        "",
-        *(worst or ["None: every word was right."]),
-        "",
     ]
+    if speech:
+        worst = [f"- said `{w['reference']}`, heard `{w['heard']}`" for w in last["worst"]]
+        lines += ["## Worst utterances", "", *(worst or ["None: every word was right."]), ""]
     return "\n".join(lines)
 
 
-def _source(data: Any) -> str:
-    return f"synthetic speech, grammar {data.synth!r}" if data.synth else f"`{data.train}`"
+def _source(data: Any, speech: bool) -> str:
+    made = f"synthetic {'speech' if speech else 'text'}, grammar {data.synth!r}"
+    return made if data.synth else f"`{data.train}`"
 
 
 def _licence(data: Any) -> str:
-    return "synthetic speech carries none of its own" if data.synth else "look into the data's README"
+    return "what is made up carries none of its own" if data.synth else "look into the data's README"

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp.train import pruning, report, session, step
+from csp.train import kinds, pruning, report, session, step
 from csp.train.config import ConfigError, read
 from csp.train.corpus import Batch
-from csp.train.data import prepare
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.logs import Metrics
 from csp.train.loop import EVERY, Diverged, Finished, Run, Stage, stages
@@ -37,7 +36,7 @@ def train(
         for config, out in zip(configs, folders, strict=True):
             held.enter_context(Lock(out))
             session.claim(out, config, True, [])
-            data = prepare(config, out)
+            data = kinds.of(config).prepare(config, out)
             run = Run(config, out, data, stop, session.origin(config, data) | {"rows": []}, quiet=bool(runs) or quiet)
             run.metrics = held.enter_context(contextlib.closing(Metrics(out / "metrics.jsonl", 0)))
             runs.append(run)
@@ -46,9 +45,9 @@ def train(
 
 def _row(runs: list[Run]) -> list[Finished]:
     config, stage = runs[0].config, stages(runs[0].config)[0]
-    rules = pruning.rules_of(config.sparsity, runs[0].initial, stage.target)
+    rules = pruning.rules_of(config.sparsity, runs[0].task.initial, stage.target)
     tx = step.optimizer(config, stage.steps, rules)
-    one = step.make(runs[0].setup, tx)
+    one = step.make(runs[0].task.loss, config.train, tx)
     seeds = jnp.array([run.config.train.seed for run in runs])
 
     def take(state: TrainState, batch: Batch, seed: Any) -> tuple[TrainState, step.Info]:
@@ -57,7 +56,7 @@ def _row(runs: list[Run]) -> list[Finished]:
         return jax.tree.map(lambda old, new: jnp.where(state.step >= stage.steps, old, new), state, after), info
 
     together = jax.jit(jax.vmap(take), donate_argnums=0)
-    state = _stacked([step.start(run.initial, tx, config) for run in runs])
+    state = _stacked([step.start(run.task.initial, tx, config) for run in runs])
     position, looked, clock = 0, [0] * len(runs), time.monotonic()
     while min(done := np.asarray(state.step).tolist()) < stage.steps:
         if runs[0].stop.asked:

@@ -15,11 +15,11 @@ from typing import Any
 import jax
 
 from csp import formats
-from csp.train import checkpoints, evaluate, mesh, modelfile, recognise, report
-from csp.train.config import Config, ConfigError, as_plain, as_toml, read
-from csp.train.data import Prepared, prepare
+from csp.train import checkpoints, kinds, mesh, report
+from csp.train.config import Config, ConfigError, as_toml, read
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
+from csp.train.plain import as_plain
 
 log = logging.getLogger("csp")
 _MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "train.tensorboard", "data.memory", "name")
@@ -56,9 +56,9 @@ def train(
         if mesh.is_first():
             claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
-        say(f"{out}: {'speaking' if config.data.synth else 'reading'} the recordings")
-        data = prepare(config, out)
-        say(f"{data.train.hours:.2f} hours to train on, {data.tokens.size - 1} {config.data.tokens}; compiling")
+        say(f"{out}: {'making' if config.data.synth else 'reading'} the data")
+        data = kinds.of(config).prepare(config, out)
+        say(f"{data.said()}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
         said = origin(config, data)
         _same(at, said, [key for key, _ in overrides])
@@ -67,9 +67,9 @@ def train(
         return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
 
 
-def origin(config: Config, data: Prepared) -> dict[str, Any]:
+def origin(config: Config, data: Any) -> dict[str, Any]:
     """What a checkpoint remembers of where it comes from."""
-    return {"data": data.train.digest(), "family": _family(config), "machine": _machine()}
+    return {"data": data.digest(), "family": _family(config), "machine": _machine()}
 
 
 def _say(text: str) -> None:
@@ -89,11 +89,11 @@ def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> di
 
 
 def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
-    """Writes a model, and has the runtime recognise the test by that file; one process does."""
+    """Writes a model, and tests that file; one process does."""
     target = done.stage.target
     about = {"family": run.said["family"], "target": target}
-    modelfile.save(path, run.setup, done.params, run.data.tokens, done.rules, about)
-    found = evaluate.listen(recognise.open_(path), run.data.test).summary()
+    run.task.save(path, done.params, done.rules, about)
+    found = run.task.test(path, run.data)
     files = formats.inspect(path)
     weights = [row for row in files["tensors"] if row["structure"]]
     return {
@@ -108,7 +108,7 @@ def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
         "dense_bytes": 4 * sum(row["size"] for row in files["tensors"]),
         "steps": done.stage.steps,
         "refused": done.refused,
-        "valid_wer": run.best.get("wer"),
+        "valid": run.best.get("value"),
     } | found
 
 

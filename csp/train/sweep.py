@@ -42,7 +42,7 @@ def sweep(
     """
     shared = list(overrides)
     said = config.read(recipe, overrides)
-    if said.data.synth:
+    if said.data.synth and said.kind == "recogniser":
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
     records = []
@@ -88,10 +88,11 @@ def _toml(value: str) -> str:
 def _record(found: dict[str, Any], folder: Path, chosen: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """A flat record of quality; operations are those of the weights alone, 6 a weight and frame for a step."""
     said = found["config"]
-    keys = ("wer", "wer_low", "wer_high", "words", "bytes", "dense_bytes", "rtf", "valid_wer", "seconds", "parameters")
-    return {key: found[key] for key in keys} | {
+    keys = ("wer", "wer_low", "wer_high", "perplexity", "perplexity_low", "perplexity_high", "bits_per_character")
+    keys += ("words", "bytes", "dense_bytes", "rtf", "valid", "seconds", "parameters")
+    return {key: found[key] for key in keys if key in found} | {
         "task": found["name"],
-        "head": said["model"]["head"],
+        "head": said["model"]["head"] if said["kind"] == "recogniser" else said["model"]["network"],
         "structure": found["structure"],
         "sparsity": 1 - found["pruned_density"] if found["method"] != DENSE else 0.0,
         "method": found["method"],
@@ -104,6 +105,9 @@ def _record(found: dict[str, Any], folder: Path, chosen: Sequence[tuple[str, str
 
 
 def _flops(found: dict[str, Any]) -> float:
+    if found["config"]["kind"] == "lm":
+        said = found["config"]
+        return 6.0 * found["parameters"] * said["data"]["length"] * said["train"]["batch"] * said["train"]["steps"]
     said, hours = found["config"], found["data"]["train_hours"]
     hop = 1 / said["features"]["rate"] if said["features"]["given"] else said["features"]["hop"]
     frames = hours * 3600 / found["data"]["train_utterances"] / hop / said["model"]["stack"]

@@ -58,7 +58,7 @@ def test_what_is_no_toml_is_said(tmp_path):
         config.read(put(tmp_path, "train = {"))
     with pytest.raises(ConfigError, match="is no file: name a config"):
         config.read(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match=r"data.train names no manifest"):
+    with pytest.raises(ConfigError, match=r"data.train names no data"):
         config.read(put(tmp_path, ""))
 
 

@@ -162,7 +162,7 @@ def test_cached_features_are_those_of_every_step(loaded, read, request):
     import jax.numpy as jnp
 
     from csp.speech import features
-    from csp.train import modelfile, step
+    from csp.train import modelfile, objective
 
     where, (vocabulary, whole) = str(request.getfixturevalue("corpus")), loaded
     cached = dataclasses.replace(read, data=dataclasses.replace(read.data, cache=True))
@@ -175,8 +175,8 @@ def test_cached_features_are_those_of_every_step(loaded, read, request):
         corpus.pad(found, [3, 4], max(found.lengths), 9, 2),
         corpus.pad(whole, [3, 4], max(whole.lengths), 9, 2),
     )
-    y, frames = step.front(setup, None, jnp.asarray(ours.x), jnp.asarray(ours.samples))
-    z, counts = step.front(setup, None, jnp.asarray(theirs.x), jnp.asarray(theirs.samples))
+    y, frames = objective.front(setup, None, jnp.asarray(ours.x), jnp.asarray(ours.samples))
+    z, counts = objective.front(setup, None, jnp.asarray(theirs.x), jnp.asarray(theirs.samples))
     assert frames.tolist() == counts.tolist()
     for a, b, n in zip(y, z, frames.tolist(), strict=True):
         assert np.abs(a[:n] - b[:n]).max() < 1e-3

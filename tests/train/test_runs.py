@@ -162,8 +162,8 @@ def test_nan_in_a_row_go_back_and_then_give_up(recipe, tmp_path, monkeypatch, ca
     """FAULTS 20: never accepted, retried at half the rate, exit 6."""
     make = loop.step.make
 
-    def broken(setup, tx):
-        take = make(setup, tx)
+    def broken(*arguments):
+        take = make(*arguments)
 
         def step(state, batch):
             x = jnp.where(state.step >= 5, jnp.nan, 1.0)

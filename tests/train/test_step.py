@@ -1,5 +1,7 @@
 """FAULTS 19, 21, 22: what a step does when its numbers go wrong, and what it must not do."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from csp import models
 from csp.models import ModelConfig
-from csp.train import modelfile, pruning, step
+from csp.train import modelfile, objective, pruning, step
 from csp.train.config import Config, Data, Features, Sparsity, Train
 from csp.train.corpus import Batch
 
@@ -33,7 +35,7 @@ def begin(config=CONFIG):
     structure, params = models.create(config.model, 8, 5)
     setup = modelfile.setup(config, structure, np.zeros(8, np.float32), np.ones(8, np.float32))
     tx = step.optimizer(config, config.train.steps, pruning.rules_of(config.sparsity, params, config.sparsity.target))
-    return jax.jit(step.make(setup, tx)), step.start(params, tx, config)
+    return jax.jit(step.make(partial(objective.loss, setup), config.train, tx)), step.start(params, tx, config)
 
 
 @pytest.fixture(scope="module")

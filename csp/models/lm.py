@@ -1,0 +1,182 @@
+"""Which label comes next? A Transformer that sees the past only, or stacked LSTMs; 0 begins and ends a sentence."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from csp import lowrank
+from csp.models.attention import Attention, FeedForward
+from csp.models.layers import Embedding, Linear, Norm
+from csp.models.lstm import LSTM
+from csp.rules import path_name
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+    """The sizes of a language model.
+
+    Args:
+      network: "transformer" or "lstm".
+      layers: of it.
+      width: of each.
+      heads: of attention.
+      hidden: width of a feed-forward network; 0 for four times `width`.
+      positions: "rotary", or "learned" ones.
+      context: labels that a sentence can have with learned positions.
+      tied: the output is the embedding, transposed.
+      dtype: "float32" or "bfloat16", of what is computed; parameters are float32.
+      left_heads: how many heads each layer has, in a model from which some were removed.
+      left_hidden: likewise, the width of each feed-forward network.
+      ranks: of the matrices that are two factors, by path.
+    """
+
+    network: str = "transformer"
+    layers: int = 6
+    width: int = 256
+    heads: int = 4
+    hidden: int = 0
+    positions: str = "rotary"
+    context: int = 256
+    tied: bool = True
+    dtype: str = "float32"
+    left_heads: tuple[int, ...] = ()
+    left_hidden: tuple[int, ...] = ()
+    ranks: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class LanguageModel(nnx.Module):
+    """`losses` of packed sentences; `start` and `step` for a search, label by label."""
+
+    def __init__(self, config: LMConfig, vocabulary: int, rngs: nnx.Rngs):
+        if config.network not in ("transformer", "lstm") or config.positions not in ("rotary", "learned"):
+            raise ValueError(f"model.network is 'transformer' or 'lstm', positions 'rotary' or 'learned'; not {config}")
+        self.config = config
+        self.embedding = Embedding(vocabulary, config.width, rngs)
+        learned = config.network == "transformer" and config.positions == "learned"
+        self.positions = Embedding(config.context, config.width, rngs) if learned else None
+        block = Block if config.network == "transformer" else Layer
+        self.blocks = nnx.List([block(config, number, rngs) for number in range(config.layers)])
+        self.norm = Norm(config.width)
+        self.output = None if config.tied else Linear(config.width, vocabulary, rngs, bias=False)
+
+    def logits(self, inputs_BxT: Array, documents_BxT: Array) -> Array:
+        """Of the label after each; labels see those of their own document before them."""
+        T = inputs_BxT.shape[1]
+        begins_BxT = jnp.pad(documents_BxT, ((0, 0), (1, 0)), constant_values=-1)[:, :-1] != documents_BxT
+        sees_BxTxT = (documents_BxT[:, :, None] == documents_BxT[:, None, :]) & jnp.tri(T, dtype=bool)
+        at_BxT = jnp.arange(T) - jax.lax.cummax(jnp.where(begins_BxT, jnp.arange(T), 0), axis=1)
+        x_BxTxD = self._embedded(inputs_BxT, at_BxT)
+        for block in self.blocks:
+            x_BxTxD = block(x_BxTxD, sees_BxTxT, begins_BxT)
+        return self._labels(x_BxTxD)
+
+    def losses(self, inputs_BxT: Array, targets_BxT: Array, documents_BxT: Array) -> Array:
+        """-log p of each target; 0 where there is no document, whose number is 0."""
+        log_BxTxK = jax.nn.log_softmax(self.logits(inputs_BxT, documents_BxT))
+        nll_BxT = -jnp.take_along_axis(log_BxTxK, targets_BxT[..., None], 2)[..., 0]
+        return jnp.where(documents_BxT > 0, nll_BxT, 0)
+
+    def start(self, rows: int, most: int) -> tuple[Array, list[Any]]:
+        """What is known before the first label of rows that may become `most` long."""
+        return jnp.zeros(rows, jnp.int32), [block.start(rows, most) for block in self.blocks]
+
+    def step(self, label_K: Array, state: tuple[Array, list[Any]]) -> tuple[Array, tuple[Array, list[Any]]]:
+        """(log-probabilities of the next label of each row, the state after `label`)."""
+        at_K, memories = state
+        x_KxD = self._embedded(label_K, at_K)
+        after = []
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x_KxD, memory = block.step(x_KxD, at_K, memory)
+            after.append(memory)
+        return jax.nn.log_softmax(self._labels(x_KxD)), (at_K + 1, after)
+
+    def _embedded(self, label: Array, at: Array) -> Array:
+        x = self.embedding(label)
+        if self.positions is not None:
+            x = x + self.positions(jnp.minimum(at, self.config.context - 1))
+        return x.astype(self.config.dtype)
+
+    def _labels(self, x: Array) -> Array:
+        x = self.norm(x)
+        logits = x @ self.embedding.embedding[...].astype(x.dtype).T if self.output is None else self.output(x)
+        return logits.astype(jnp.float32)
+
+
+class Block(nnx.Module):
+    """Attention and a feed-forward network, each added to what came before."""
+
+    def __init__(self, config: LMConfig, number: int, rngs: nnx.Rngs):
+        heads = config.left_heads[number] if config.left_heads else config.heads
+        hidden = config.left_hidden[number] if config.left_hidden else config.hidden or 4 * config.width
+        self.dtype = config.dtype
+        self.attention = Attention(config.width, config.heads, rngs, heads, config.positions == "rotary")
+        self.feed = FeedForward(config.width, hidden, rngs)
+
+    def __call__(self, x_BxTxD: Array, sees_BxTxT: Array, begins_BxT: Array) -> Array:
+        x_BxTxD = x_BxTxD + self.attention(x_BxTxD, sees_BxTxT)
+        return x_BxTxD + self.feed(x_BxTxD)
+
+    def start(self, rows: int, most: int) -> Any:
+        return self.attention.start(rows, most, self.dtype)
+
+    def step(self, x_KxD: Array, at_K: Array, memory: Any) -> tuple[Array, Any]:
+        y_KxD, memory = self.attention.step(x_KxD, at_K, memory)
+        x_KxD = x_KxD + y_KxD
+        return x_KxD + self.feed(x_KxD), memory
+
+
+class Layer(nnx.Module):
+    """An LSTM, normalised and added to what came before."""
+
+    def __init__(self, config: LMConfig, number: int, rngs: nnx.Rngs):
+        self.dtype = config.dtype
+        self.lstm, self.norm = LSTM(config.width, config.width, rngs), Norm(config.width)
+
+    def __call__(self, x_BxTxD: Array, sees_BxTxT: Array, begins_BxT: Array) -> Array:
+        return x_BxTxD + self.norm(self.lstm(x_BxTxD, begins_BxT=begins_BxT)[0])
+
+    def start(self, rows: int, most: int) -> Any:
+        return self.lstm.start(rows, self.dtype)
+
+    def step(self, x_KxD: Array, at_K: Array, memory: Any) -> tuple[Array, Any]:
+        y_Kx1xD, memory = self.lstm(x_KxD[:, None], memory)
+        return x_KxD + self.norm(y_Kx1xD[:, 0]), memory
+
+
+def create(config: LMConfig, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:
+    """(structure, parameters as nested dicts of arrays); `csp.models.apply` runs its methods."""
+    structure, state = nnx.split(LanguageModel(config, vocabulary, nnx.Rngs(seed)), nnx.Param)
+    return structure, nnx.to_pure_dict(state)
+
+
+def abstract(config: LMConfig, vocabulary: int) -> tuple[nnx.GraphDef, Params]:
+    """As `create`, with shapes in place of arrays, and with factors where the config has ranks."""
+    made = nnx.eval_shape(lambda: LanguageModel(config, vocabulary, nnx.Rngs(0)))
+    structure, state = nnx.split(made, nnx.Param)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nnx.to_pure_dict(state))
+    return structure, factored(params, config.ranks)
+
+
+def factored(params: Params, ranks: Mapping[str, int]) -> Params:
+    """The shapes of these parameters with two factors in place of the matrices that have a rank."""
+
+    def shape(path: Any, leaf: Any) -> Any:
+        rank = ranks.get(path_name(path))
+        if rank is None:
+            return leaf
+        n_in, n_out = leaf.shape
+        if not lowrank.worthwhile(leaf.shape, rank):
+            raise ValueError(
+                f"model.ranks: rank {rank} of {path_name(path)!r}, {n_in} x {n_out}, saves nothing: "
+                f"at most {(n_in * n_out - 1) // (n_in + n_out)}"
+            )
+        return jax.eval_shape(lambda: lowrank.Factors(jnp.zeros((n_in, rank)), jnp.zeros((rank, n_out))))
+
+    return jax.tree.map_with_path(shape, params)

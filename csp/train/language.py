@@ -1,0 +1,185 @@
+"""A language model as a task: it reads text, and is judged by how little a word surprises it."""
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import csp
+from csp import models
+from csp.formats import writing
+from csp.models import lm
+from csp.speech import synth, text
+from csp.speech import tokens as tokens_
+from csp.speech.tokens import Normaliser, Tokens
+from csp.train import lmfile, mesh, perplexity, task
+from csp.train import text as packing
+from csp.train.config import Config, ConfigError, Data
+from csp.train.data import INPUTS
+from csp.train.text import Batch, Sentences
+
+log = logging.getLogger("csp")
+_EVERY = 50  # sentences of a text without splits, of which one is for validation and one for the test
+
+
+class Texts(NamedTuple):
+    """Sentences to train on, to be judged by, and to be tested on."""
+
+    train: Sentences
+    valid: Sentences
+    test: Sentences
+    tokens: Tokens
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"tokens": self.tokens.as_json()}
+
+    def digest(self) -> str:
+        return self.train.digest()
+
+    def said(self) -> str:
+        return f"{self.train.words.sum():,} words to train on, {self.tokens.size - 1} {self.tokens.kind}"
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "train_words": int(self.train.words.sum()),
+            "train_sentences": len(self.train),
+            "train_labels": len(self.train.labels),
+            "dropped": {"out of the vocabulary": self.train.dropped} if self.train.dropped else {},
+            "test_sentences": len(self.test),
+        }
+
+    def batches(self, config: Config, share: tuple[int, int]) -> packing.Packed:
+        return packing.Packed(self.train, config.train.batch, config.data.length, config.train.seed)
+
+
+def prepare(config: Config, out: Path) -> Texts:
+    """Reads the text, or makes up one, and learns the vocabulary from what is trained on."""
+    found = _prepared(config.data, config.train.init, config.train.seed if config.data.synth else 0)
+    if mesh.is_first():
+        written = json.dumps(found.inputs, ensure_ascii=False) + "\n"
+        writing.atomically(out / INPUTS, [written.encode("utf-8")], overwrite=True)
+    return found
+
+
+@functools.lru_cache(maxsize=1)  # the runs of a sweep share their text
+def _prepared(data: Data, first: str, seed: int) -> Texts:
+    train, valid, test = _made_up(data, seed) if data.synth else _read(data)
+    tokens = _vocabulary(data, first, train)
+    encoded = packing.encode(train, tokens, data.train or data.synth)
+    if encoded.dropped:
+        log.warning(
+            "%d of %d sentences are left out: they have units out of the vocabulary", encoded.dropped, len(train)
+        )
+    return Texts(
+        encoded,
+        packing.encode(valid, tokens, data.valid or "valid").some(data.most),
+        packing.encode(test, tokens, data.test or "test").some(data.most),
+        tokens,
+    )
+
+
+def _read(data: Data) -> tuple[list[str], list[str], list[str]]:
+    """Named texts, or every fiftieth sentence of the one that is named."""
+    train = text.lines(data.train, data.train_split)
+    valid = text.lines(data.valid, data.valid_split) if data.valid else train[::_EVERY]
+    test = text.lines(data.test, data.test_split) if data.test else train[_EVERY // 2 :: _EVERY] or valid
+    if not data.valid or not data.test:
+        out = {*range(0, len(train), _EVERY)} if not data.valid else set()
+        out |= {*range(_EVERY // 2, len(train), _EVERY)} if not data.test else set()
+        train = [line for number, line in enumerate(train) if number not in out]
+    return train, valid, test
+
+
+def _made_up(data: Data, seed: int) -> tuple[list[str], list[str], list[str]]:
+    if data.synth not in synth.GRAMMARS:
+        raise ConfigError(f"data.synth {data.synth!r} is none of {', '.join(synth.GRAMMARS)}")
+    few = max(data.count // 10, 1)
+    return tuple(  # pyrefly: ignore[bad-return]
+        synth.sentences(data.synth, count, seed, part) for part, count in enumerate((data.count, few, few))
+    )
+
+
+def _vocabulary(data: Data, first: str, train: list[str]) -> Tokens:
+    if first:
+        return lmfile.load(first).tokens
+    if data.vocabulary:
+        return of_model(data.vocabulary)
+    normalise = Normaliser(data.upper, data.keep)
+    return tokens_.learn(data.tokens, train, normalise, data.pieces, most=data.pieces)
+
+
+def of_model(path: str) -> Tokens:
+    """The vocabulary of a model file, of whatever kind."""
+    with csp.formats.open(path) as file:
+        said = file.manifest.config
+    if not isinstance(said, dict) or "tokens" not in said:
+        raise ValueError(f"{path} has no vocabulary: name a model that csp trained")
+    return tokens_.from_json(said["tokens"])
+
+
+class Language(task.Task):
+    def __init__(self, config: Config, inputs: dict[str, Any]):
+        self.config, self.tokens = config, tokens_.from_json(inputs["tokens"])
+        self.structure, self.initial = lm.create(config.model, self.tokens.size, config.train.seed)
+        if config.train.init:
+            self.initial = _initial(config)
+        self.teacher = lmfile.load(config.train.teacher) if config.train.teacher else None
+        if self.teacher is not None and self.teacher.tokens != self.tokens:
+            raise ValueError(
+                f"train.teacher {config.train.teacher} has another vocabulary: data.vocabulary takes it over"
+            )
+        self.losses = jax.jit(functools.partial(_losses, self.structure))
+
+    def loss(self, params: Any, key: jax.Array, batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        labels = jnp.sum(batch.documents > 0).astype(jnp.float32)
+        total = jnp.sum(_losses(self.structure, params, batch))
+        if self.teacher is not None:
+            share = self.config.train.teacher_weight
+            total = (1 - share) * total + share * self._distance(params, batch)
+        return total, (labels, jnp.zeros((), jnp.int32))
+
+    def _distance(self, params: Any, batch: Batch) -> jax.Array:
+        """Kullback-Leibler divergence from the teacher's labels, summed."""
+        assert self.teacher is not None
+        seen = (batch.inputs, batch.documents)
+        own_BxTxK = jax.nn.log_softmax(models.apply(self.structure, params, "logits", *seen))
+        right = models.apply(self.teacher.structure, self.teacher.params, "logits", *seen)
+        right_BxTxK = jax.nn.log_softmax(jax.lax.stop_gradient(right))
+        far_BxT = jnp.sum(jnp.exp(right_BxTxK) * (right_BxTxK - own_BxTxK), -1)
+        return jnp.sum(jnp.where(batch.documents > 0, far_BxT, 0))
+
+    def judge(self, params: Any, data: Texts) -> task.Judged:
+        found = self._surprise(self.losses, params, data.valid)
+        record = {"valid_perplexity": found.perplexity, "words": int(found.words.sum())}
+        return task.Judged(found.perplexity, record, f"perplexity {found.perplexity:.2f} of a word (valid)")
+
+    def save(self, path: Path, params: Any, rules: tuple[csp.Rule, ...], about: dict[str, Any]) -> None:
+        lmfile.save(path, self.config, params, self.tokens, rules, about)
+
+    def test(self, path: Path, data: Texts) -> dict[str, Any]:
+        return self.score(path, data.test).summary()
+
+    def score(self, path: Path, sentences: Sentences) -> perplexity.Surprise:
+        model = lmfile.load(path)
+        return self._surprise(jax.jit(functools.partial(_losses, model.structure)), model.params, sentences)
+
+    def _surprise(self, losses: Any, params: Any, sentences: Sentences) -> perplexity.Surprise:
+        return perplexity.measure(losses, params, sentences, self.config.train.batch, self.config.data.length)
+
+
+def _losses(structure: Any, params: Any, batch: Batch) -> jax.Array:
+    return models.apply(structure, params, "losses", *batch)
+
+
+def _initial(config: Config) -> Any:
+    """The parameters of `train.init`, which must be of the model that the config describes."""
+    found = lmfile.load(config.train.init)
+    if found.config != config.model:
+        raise ValueError(f"train.init {config.train.init} is another model than the config's: copy its [model]")
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), found.params)

@@ -1,0 +1,59 @@
+"""What does a kind of model have to say, so that a run can train, judge and deliver it?"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import csp
+from csp.train.config import Config
+
+
+class Judged(NamedTuple):
+    """How good it is on what it was not trained on: the lower `value`, the better."""
+
+    value: float
+    record: dict[str, Any]  # for metrics.jsonl
+    line: str  # for a person
+
+
+class Data:
+    """What a run trains on, is judged by and is tested on; `inputs` is what a model file needs of it, as plain JSON."""
+
+    inputs: dict[str, Any]
+
+    def digest(self) -> str:
+        """Of what is trained on."""
+        raise NotImplementedError
+
+    def said(self) -> str:
+        """What was read, in half a line."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """For the report: plain JSON, and how often a weight is used for a row of a batch."""
+        raise NotImplementedError
+
+    def batches(self, config: Config, share: tuple[int, int]) -> Any:
+        """By position; see `csp.train.corpus.Ahead`."""
+        raise NotImplementedError
+
+
+class Task:
+    """A model of a config and of the `inputs` of its data; `initial` are its parameters before the first step."""
+
+    initial: Any
+
+    def loss(self, params: Any, key: jax.Array, batch: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Its sum; how many labels it is of, and how many rows have none."""
+        raise NotImplementedError
+
+    def judge(self, params: Any, data: Any) -> Judged:
+        raise NotImplementedError
+
+    def save(self, path: Path, params: Any, rules: tuple[csp.Rule, ...], about: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def test(self, path: Path, data: Any) -> dict[str, Any]:
+        """What the file that was saved can do, as plain JSON."""
+        raise NotImplementedError
