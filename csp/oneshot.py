@@ -15,7 +15,7 @@ from jax import lax
 
 from csp import lowrank, rules, select, shrinkage, solve
 from csp.rules import Rule, Target
-from csp.structures import NofM, Rank, Structure, keep_count
+from csp.structures import NofM, Pool, Rank, Structure, euclidean, keep_count
 
 Solver = Callable[[jax.Array, jax.Array, "Projection"], jax.Array]
 _BLOCK = 128  # inputs that sparsegpt chooses among before it compensates
@@ -30,9 +30,9 @@ class Projection:
     shape: tuple[int, ...]
     kept: jax.typing.ArrayLike | None  # None where the structure fixes it
 
-    def support(self, worth: jax.Array) -> jax.Array:
+    def support(self, worth: jax.Array, pool: Pool = euclidean) -> jax.Array:
         """The entries of the most worthy units."""
-        units = self.structure.layout(worth)
+        units = self.structure.layout(worth, pool)
         kept = self.structure.kept(self.shape, 0.0) if self.kept is None else self.kept
         best = select.above(units, select.cut(units, kept, self.structure.axes), self.structure.axes)
         return self.structure.spread(best, self.shape)
@@ -50,6 +50,7 @@ def compress(
     gram: Mapping[str, jax.Array] | None = None,
     solver: Solver | None = None,
     sparsity: float | None = None,
+    worth: Mapping[str, jax.Array] | None = None,
 ) -> Any:
     """Prunes trained parameters once, to the rules' budgets.
 
@@ -62,18 +63,25 @@ def compress(
         parameter without Gram matrix, `wanda` for metric activation, and `admm` for the others. Rank takes the
         truncated singular value decomposition, whitened by the Gram matrix.
       sparsity: for rules that do not say.
+      worth: path -> what each entry is worth, by a metric that was observed elsewhere, such as Fisher's; its rule's
+        metric says how the worths of a unit add up. Weights stay as they are.
 
     Returns:
       The parameters, pruned; exactly +0.0 where pruned.
     """
     targets = rules.bind(params, rules.complete(rules_, sparsity, params))
-    gram = dict(gram or {})
-    _check_paths(gram, [t.path for t in targets])
+    gram, worth = dict(gram or {}), dict(worth or {})
+    _check_paths("gram", gram, [t.path for t in targets])
+    _check_paths("worth", worth, [t.path for t in targets])
     leaves, treedef = jax.tree.flatten(params)
-    kept = _joint_budgets(targets, leaves)
+    kept = _joint_budgets(targets, leaves, worth)
     for target in targets:
-        leaf = leaves[target.index]
-        new = _prune(target, jnp.asarray(leaf, jnp.float32), gram.get(target.path), solver, kept.get(target.index))
+        w, share = jnp.asarray(leaves[target.index], jnp.float32), kept.get(target.index)
+        if target.path in worth:
+            support = _projection(target, share).support(jnp.asarray(worth[target.path]), target.rule.metric.pool)
+            new = shrinkage.hard(w, support)
+        else:
+            new = _prune(target, w, gram.get(target.path), solver, share)
         leaves[target.index] = new.astype(target.dtype)
     return treedef.unflatten(leaves)
 
@@ -150,14 +158,18 @@ def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver 
     if isinstance(target.structure, Rank):
         factors = lowrank.factor(w, target.kept) if gram is None else lowrank.factor_whitened(w, target.kept, gram)
         return lowrank.dense(factors)
-    kept = None if target.structure.sparsity is not None else (target.kept if kept is None else kept)
-    project = Projection(target.structure, target.shape, kept)
+    project = _projection(target, kept)
     chosen = solver or _solver_for(rule, gram)
     if gram is None and chosen is not magnitude:
         raise ValueError(
             f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
         )
     return chosen(w, jnp.eye(1) if gram is None else jnp.asarray(gram, jnp.float32), project)
+
+
+def _projection(target: Target, kept: int | None) -> Projection:
+    kept = None if target.structure.sparsity is not None else (target.kept if kept is None else kept)
+    return Projection(target.structure, target.shape, kept)
 
 
 def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
@@ -171,25 +183,26 @@ def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
     )
 
 
-def _joint_budgets(targets: list[Target], leaves: list) -> dict[int, int]:
+def _joint_budgets(targets: list[Target], leaves: list, worth: Mapping[str, jax.Array]) -> dict[int, int]:
     """How many units each parameter of a joint budget keeps."""
     kept = {}
     for group in sorted({t.group for t in targets if t.rule.budget.joint}):
         mine = [t for t in targets if t.group == group]
         rule = mine[0].rule
-        worths = [t.structure.layout(jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
+        entries = [worth.get(t.path, jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
+        worths = [t.structure.layout(entry, rule.metric.pool) for t, entry in zip(mine, entries, strict=True)]
         total = keep_count(sum(worth.size for worth in worths), rule.target())
         shares = rule.budget.allocate(worths, total)
         kept |= {t.index: int(share) for t, share in zip(mine, shares, strict=True)}
     return kept
 
 
-def _check_paths(gram: Mapping[str, Any], paths: list[str]) -> None:
-    for path in gram:
+def _check_paths(name: str, given: Mapping[str, Any], paths: list[str]) -> None:
+    for path in given:
         if path not in paths:
             raise ValueError(
-                f"gram has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}"
+                f"{name} has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}"
             )
-    for path, value in gram.items():
+    for path, value in given.items():
         if not np.all(np.isfinite(np.asarray(value))):
-            raise ValueError(f"the Gram matrix of {path!r} has NaN or infinite entries: look at the calibration inputs")
+            raise ValueError(f"the {name} of {path!r} has NaN or infinite entries: look at the calibration inputs")

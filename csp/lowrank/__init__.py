@@ -12,7 +12,7 @@ from csp.lowrank.factors import (
     truncate,
     truncate_whitened,
 )
-from csp.lowrank.ladder import Rung, ladder
+from csp.lowrank.ladder import Rung, descend, ladder
 from csp.lowrank.ranks import ranks_for_budget, worthwhile
 from csp.structures import rank_for
 
@@ -21,6 +21,7 @@ __all__ = [
     "Rung",
     "apply",
     "dense",
+    "descend",
     "factor",
     "factor_randomised",
     "factor_scaled",

@@ -20,6 +20,8 @@ from csp.lowrank import factors as low
 from csp.lowrank import ranks as budgets
 from csp.rules import NOT_BY_DEFAULT, is_matrix, path_name
 
+SELECT = rf"(?!(?i:{NOT_BY_DEFAULT})$).*"
+
 
 class Rung(NamedTuple):
     """One finished model of a ladder.
@@ -41,7 +43,7 @@ def ladder(
     params: Any,
     rungs: Sequence[float],
     tune: Callable[[Any, float], Any],
-    select: str = rf"(?!(?i:{NOT_BY_DEFAULT})$).*",
+    select: str = SELECT,
     gram: Mapping[str, Any] | None = None,
 ) -> Iterator[Rung]:
     """Incremental low rank: at each rung truncate to the budget, tune, and yield the model.
@@ -84,15 +86,38 @@ def ladder(
 
 
 def _descend(params, rungs, tune, tensors, gram) -> Iterator[Rung]:
-    total = sum(map(budgets.dense_bytes, tensors.values()))
-    norms = {}
+    norms = None
     for fraction in rungs:
-        spectra = _spectra(params, tensors, gram)
-        norms = norms or {path: np.linalg.norm(s) or 1.0 for path, s in spectra.items()}
-        worth = {path: s / norms[path] for path, s in spectra.items()}
-        ranks = budgets.ranks_for_budget(worth, tensors, budgets.share(fraction, total))
-        params = _tuned(tune, _truncated(params, ranks, gram), fraction)
+        params, ranks, norms = _descended(params, fraction, tensors, gram, norms)
+        params = _tuned(tune, params, fraction)
         yield Rung(fraction, params, ranks, sum(x.nbytes for x in jax.tree.leaves(_pick(params, tensors))))
+
+
+def descend(
+    params: Any,
+    fraction: float,
+    select: str = SELECT,
+    gram: Mapping[str, Any] | None = None,
+    norms: Mapping[str, float] | None = None,
+) -> tuple[Any, dict[str, int], dict[str, float]]:
+    """One rung of a ladder, for a training loop of one's own: (params, ranks by path, norms for the next rung).
+
+    `norms` are those of the tensors before the first rung; the other arguments are those of `ladder`.
+    """
+    _check_rungs((fraction,))
+    tensors = _selected(params, select)
+    total = sum(map(budgets.dense_bytes, tensors.values()))
+    budgets.check_budget(tensors, budgets.share(fraction, total))
+    return _descended(params, fraction, tensors, gram or dict.fromkeys(tensors), norms)
+
+
+def _descended(params, fraction, tensors, gram, norms):
+    spectra = _spectra(params, tensors, gram)
+    norms = norms or {path: float(np.linalg.norm(s)) or 1.0 for path, s in spectra.items()}
+    total = sum(map(budgets.dense_bytes, tensors.values()))
+    worth = {path: s / norms[path] for path, s in spectra.items()}
+    ranks = budgets.ranks_for_budget(worth, tensors, budgets.share(fraction, total))
+    return _truncated(params, ranks, gram), ranks, norms
 
 
 def _spectra(params: Any, tensors: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ class Attention(nnx.Module):
         self.size, self.rotary, self.norm = width // heads, rotary, Norm(width)
         inner = self.size * (heads if left is None else left)
         self.query, self.key = Linear(width, inner, rngs), Linear(width, inner, rngs)
-        self.value, self.output = Linear(width, inner, rngs), Linear(inner, width, rngs)
+        self.value, self.out = Linear(width, inner, rngs), Linear(inner, width, rngs)
 
     def __call__(self, x_BxTxD: Array, sees_BxTxT: Array) -> Array:
         q_BxTxHxE, k_BxTxHxE, v_BxTxHxE = self._parts(x_BxTxD, jnp.arange(x_BxTxD.shape[1]))
@@ -62,7 +62,7 @@ class Attention(nnx.Module):
         scores_BxHxTxS = jnp.where(sees_BxTxS[:, None], scores_BxHxTxS * self.size**-0.5, -1e30)
         weights_BxHxTxS = jnp.where(sees_BxTxS[:, None], jax.nn.softmax(scores_BxHxTxS, -1), 0).astype(q_BxTxHxE.dtype)
         mixed_BxTxHxE = jnp.einsum("bhqk,bkhe->bqhe", weights_BxHxTxS, v_BxSxHxE)
-        return self.output(mixed_BxTxHxE.reshape(*mixed_BxTxHxE.shape[:2], -1))
+        return self.out(mixed_BxTxHxE.reshape(*mixed_BxTxHxE.shape[:2], -1))
 
 
 def rotate(x_BxTxHxE: Array, at: Array) -> Array:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from csp import lowrank
+from csp.models import functional
 from csp.models.attention import Attention, FeedForward
 from csp.models.layers import Embedding, Linear, Norm
 from csp.models.lstm import LSTM
@@ -152,15 +153,12 @@ class Layer(nnx.Module):
 
 def create(config: LMConfig, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:
     """(structure, parameters as nested dicts of arrays); `csp.models.apply` runs its methods."""
-    structure, state = nnx.split(LanguageModel(config, vocabulary, nnx.Rngs(seed)), nnx.Param)
-    return structure, nnx.to_pure_dict(state)
+    return functional.split(lambda: LanguageModel(config, vocabulary, nnx.Rngs(seed)))
 
 
 def abstract(config: LMConfig, vocabulary: int) -> tuple[nnx.GraphDef, Params]:
     """As `create`, with shapes in place of arrays, and with factors where the config has ranks."""
-    made = nnx.eval_shape(lambda: LanguageModel(config, vocabulary, nnx.Rngs(0)))
-    structure, state = nnx.split(made, nnx.Param)
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nnx.to_pure_dict(state))
+    structure, params = functional.shapes(lambda: LanguageModel(config, vocabulary, nnx.Rngs(0)))
     return structure, factored(params, config.ranks)
 
 

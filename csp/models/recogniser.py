@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from csp.models import functional
 from csp.models.encoders import Conformer, LSTMEncoder
 from csp.models.heads import CTC, Transducer
 
@@ -107,18 +107,10 @@ class Recogniser(nnx.Module):
 
 
 def create(config: ModelConfig, inputs: int, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:
-    """(structure, parameters as nested dicts of arrays); see `apply`."""
-    structure, state = nnx.split(Recogniser(config, inputs, vocabulary, nnx.Rngs(seed)), nnx.Param)
-    return structure, nnx.to_pure_dict(state)
-
-
-def apply(structure: nnx.GraphDef, params: Params, method: str, *arguments: Any) -> Any:
-    """A method of the recogniser that has these parameters: "loss", "greedy", "search" or "encode"."""
-    return getattr(nnx.merge(structure, params), method)(*arguments)
+    """(structure, parameters as nested dicts of arrays); see `csp.models.apply`."""
+    return functional.split(lambda: Recogniser(config, inputs, vocabulary, nnx.Rngs(seed)))
 
 
 def abstract(config: ModelConfig, inputs: int, vocabulary: int) -> tuple[nnx.GraphDef, Params]:
     """As `create`, with shapes in place of arrays."""
-    made = nnx.eval_shape(lambda: Recogniser(config, inputs, vocabulary, nnx.Rngs(0)))
-    structure, state = nnx.split(made, nnx.Param)
-    return structure, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), nnx.to_pure_dict(state))
+    return functional.shapes(lambda: Recogniser(config, inputs, vocabulary, nnx.Rngs(0)))

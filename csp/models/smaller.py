@@ -21,9 +21,9 @@ def smaller(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
         keep = _listened(feed["down"]["kernel"], 1)
         feed["up"], feed["down"] = _outputs(feed["up"], keep), _inputs(feed["down"], keep)
         hidden.append(int(keep.sum()))
-        keep = _listened(attention["output"]["kernel"], size)
+        keep = _listened(attention["out"]["kernel"], size)
         attention |= {name: _outputs(attention[name], keep) for name in ("query", "key", "value")}
-        attention["output"] = _inputs(attention["output"], keep)
+        attention["out"] = _inputs(attention["out"], keep)
         heads.append(int(keep.sum()) // size)
         blocks[number] = block | {"feed": feed, "attention": attention}
     left = dataclasses.replace(config, left_heads=tuple(heads), left_hidden=tuple(hidden))

@@ -103,7 +103,7 @@ class FeedForward:
 class Attention:
     """Scaled dot products with rotary positions, over the keys and values that are remembered and the chunk's own."""
 
-    NAMES = ("query", "key", "value", "output")
+    NAMES = ("query", "key", "value", "out")
 
     def __init__(self, config: Any, source: Source, path: str):
         self.heads, self.width = config.heads, config.width
@@ -111,7 +111,7 @@ class Attention:
         self.norm = Norm(source, f"{path}/norm", config.width)
         expect(config.width % (2 * config.heads) == 0, path, f"shares {config.width} among {config.heads} heads")
         made = [linear(source, f"{path}/{name}", config.width, config.width) for name in self.NAMES]
-        self.query, self.key, self.value, self.output = made
+        self.query, self.key, self.value, self.out = made
 
     def start(self) -> State:
         nothing = np.zeros((0, self.heads, self.width // self.heads), np.float32)
@@ -120,7 +120,9 @@ class Attention:
     def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
         x_TxD = self.norm(x_TxD)
         shape = (len(x_TxD), self.heads, self.width // self.heads)
-        q_TxHxE, k_TxHxE = (_rotated(f(x_TxD).reshape(shape), seen) for f in (self.query, self.key))
+        q_TxHxE, k_TxHxE = (
+            rotated(f(x_TxD).reshape(shape), seen + np.arange(len(x_TxD))) for f in (self.query, self.key)
+        )
         k_SxHxE = np.concatenate([state["keys"], k_TxHxE])
         v_SxHxE = np.concatenate([state["values"], self.value(x_TxD).reshape(shape)])
         scale = np.float32(shape[2] ** -0.5)
@@ -130,7 +132,7 @@ class Attention:
         mixed_HxTxE = np.matmul(weights_HxTxS, v_SxHxE.transpose(1, 0, 2))
         first = max(0, len(k_SxHxE) - self.remembered)
         state["keys"], state["values"] = k_SxHxE[first:].copy(), v_SxHxE[first:].copy()
-        return self.output(mixed_HxTxE.transpose(1, 0, 2).reshape(x_TxD.shape))
+        return self.out(mixed_HxTxE.transpose(1, 0, 2).reshape(x_TxD.shape))
 
 
 class Convolution:
@@ -166,10 +168,10 @@ def linear(source: Source, path: str, inputs: int, outputs: int) -> Linear:
     return found
 
 
-def _rotated(x_TxHxE: np.ndarray, first: int) -> np.ndarray:
-    """Pairs of features turned by an angle that grows with time."""
+def rotated(x_TxHxE: np.ndarray, at_T: np.ndarray) -> np.ndarray:
+    """Pairs of features turned by an angle that grows with the position."""
     half = x_TxHxE.shape[2] // 2
-    angle_Tx1xE = ((first + np.arange(len(x_TxHxE)))[:, None] * 10_000.0 ** (-np.arange(half) / half))[:, None]
+    angle_Tx1xE = (at_T[:, None] * 10_000.0 ** (-np.arange(half) / half))[:, None]
     cos, sin = np.cos(angle_Tx1xE).astype(np.float32), np.sin(angle_Tx1xE).astype(np.float32)
     a, b = x_TxHxE[..., :half], x_TxHxE[..., half:]
     return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)

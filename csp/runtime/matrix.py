@@ -59,6 +59,19 @@ def read(file: File, name: str) -> list[Coded]:
     return [Coded(inputs, rank, u, scales[0], None), Coded(rank, outputs, v, scales[1], None)]
 
 
+def transposed(coded: Coded) -> tuple[Coded, np.ndarray | None]:
+    """The matrix with inputs and outputs exchanged, and by what its inputs have to be multiplied, if it is codes."""
+    order, (inputs, outputs) = coded.order, (coded.inputs, coded.outputs)
+    if order is None:
+        values = np.ascontiguousarray(coded.values.reshape(inputs, outputs).T).reshape(-1)
+    else:
+        moved = order % outputs * inputs + order // outputs
+        by_row = np.argsort(moved, kind="stable")
+        order, values = moved[by_row], coded.values[by_row]
+    scale = None if coded.scale is None else np.ones(inputs, np.float32)
+    return Coded(outputs, inputs, values, scale, order), coded.scale
+
+
 def dense(w: np.ndarray, form: str) -> Coded:
     """All of a matrix, in "float32" or "int8"."""
     inputs, outputs = w.shape

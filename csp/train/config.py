@@ -156,8 +156,10 @@ class RuleConfig:
 class Sparsity:
     """What becomes zero. See `csp.methods` for `method` and its `options`; `targets` gives a file for each.
 
-    `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; "dense" methods prune
-    nothing.
+    `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
+    of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
+    The method "dense" prunes nothing. "calibrated" prunes a language model by what `options.batches` of data say of its
+    weights (see `csp.train.calibrate`), in `options.rungs` steps, and trains what is left after each.
     """
 
     method: str = "compressed_sensing"
@@ -239,7 +241,10 @@ def check(config: Config) -> Config:
     """The values that no type can refuse."""
     train, data, sparsity = config.train, config.data, config.sparsity
     for holds, what in [
-        (train.steps > 0, f"train.steps {train.steps} must be positive"),
+        (
+            train.steps > 0 or (train.steps == 0 and sparsity.method == "calibrated"),
+            f"train.steps {train.steps} must be positive, or 0 with sparsity.method = 'calibrated'",
+        ),
         (train.batch > 0, f"train.batch {train.batch} must be positive"),
         (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
         (train.batch % max(train.accumulate, 1) == 0, "train.accumulate must divide train.batch"),

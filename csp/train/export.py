@@ -26,7 +26,8 @@ def export(run: Path, out: Path, overwrite: bool = False) -> Path:
     task = kinds.of(read).task(read, inputs)
     stage = loop.stages(read)[at[1]["stage"]]
     rules = pruning.rules_of(read.sparsity, task.initial, stage.target)
-    state = checkpoints.load(at[0], step.start(task.initial, step.optimizer(read, stage.steps, rules), read))
+    params = task.shaped(task.initial, at[1])
+    state = checkpoints.load(at[0], step.start(params, step.optimizer(read, stage.steps, rules), read))
     about = {"family": at[1]["family"], "target": stage.target, "step": stage.begin + at[1]["step"]}
     task.save(out, loop.finished(jax.tree.map(jnp.asarray, state)), rules, about)
     return out

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ from csp.models import lm
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Normaliser, Tokens
-from csp.train import lmfile, mesh, perplexity, task
+from csp.train import calibrate, lmfile, mesh, perplexity, pruning, task
 from csp.train import text as packing
 from csp.train.config import Config, ConfigError, Data
 from csp.train.data import INPUTS
 from csp.train.text import Batch, Sentences
 
 log = logging.getLogger("csp")
+_CALIBRATING = 16  # batches
 _EVERY = 50  # sentences of a text without splits, of which one is for validation and one for the test
 
 
@@ -135,6 +137,7 @@ class Language(task.Task):
                 f"train.teacher {config.train.teacher} has another vocabulary: data.vocabulary takes it over"
             )
         self.losses = jax.jit(functools.partial(_losses, self.structure))
+        self._grams = jax.jit(functools.partial(_grams, self.structure))
 
     def loss(self, params: Any, key: jax.Array, batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         labels = jnp.sum(batch.documents > 0).astype(jnp.float32)
@@ -143,6 +146,26 @@ class Language(task.Task):
             share = self.config.train.teacher_weight
             total = (1 - share) * total + share * self._distance(params, batch)
         return total, (labels, jnp.zeros((), jnp.int32))
+
+    REMEMBERED = ("ranks", "norms")
+
+    def calibrated(
+        self, target: float | None, params: Any, batches: packing.Packed, said: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        sparsity = self.config.sparsity
+        model = calibrate.Model(self.losses, self._grams)
+        some = [batches.at(number) for number in range(sparsity.options.get("batches", _CALIBRATING))]
+        if sparsity.structure == "rank":
+            if target is None:
+                raise ConfigError("sparsity.target is needed: the fraction of the bytes that factors save")
+            params, norms = calibrate.factor(model, params, some, sparsity.metric, target, said.get("norms"))
+            return params, said | {"ranks": lmfile.ranks_of(params), "norms": norms}
+        rules = pruning.rules_of(sparsity, params, target)
+        return calibrate.prune(model, params, some, sparsity.metric, rules), said
+
+    def shaped(self, params: Any, said: Mapping[str, Any]) -> Any:
+        shapes = lm.factored(params, said.get("ranks", {}))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def _distance(self, params: Any, batch: Batch) -> jax.Array:
         """Kullback-Leibler divergence from the teacher's labels, summed."""
@@ -175,6 +198,10 @@ class Language(task.Task):
 
 def _losses(structure: Any, params: Any, batch: Batch) -> jax.Array:
     return models.apply(structure, params, "losses", *batch)
+
+
+def _grams(structure: Any, params: Any, batch: Batch) -> dict[str, jax.Array]:
+    return models.grams(structure, params, batch.documents > 0, "logits", batch.inputs, batch.documents)
 
 
 def _initial(config: Config) -> Any:

@@ -29,12 +29,13 @@ class Diverged(RuntimeError):
 
 
 class Stage(NamedTuple):
-    """One model that the run delivers: `steps` from `begin` on, to one target."""
+    """`steps` from `begin` on, to one target; most deliver a model, the rungs on the way to a target do not."""
 
     number: int
     target: float | None
     begin: int
     steps: int
+    delivers: bool = True
 
 
 class Finished(NamedTuple):
@@ -45,10 +46,10 @@ class Finished(NamedTuple):
 
 
 def stages(config: Config) -> list[Stage]:
-    """The steps, shared out evenly over the targets."""
-    targets = pruning.targets_of(config)
-    edges = [config.train.steps * i // len(targets) for i in range(len(targets) + 1)]
-    return [Stage(i, t, edges[i], edges[i + 1] - edges[i]) for i, t in enumerate(targets)]
+    """The steps, shared out evenly over the targets and the rungs on the way to them."""
+    rungs = pruning.rungs_of(config)
+    edges = [config.train.steps * i // len(rungs) for i in range(len(rungs) + 1)]
+    return [Stage(i, t, edges[i], edges[i + 1] - edges[i], last) for i, (t, last) in enumerate(rungs)]
 
 
 class Run:
@@ -71,6 +72,11 @@ class Run:
         with contextlib.closing(Metrics(_metrics(self.out), total, board)) as self.metrics:
             params, position = self.task.initial, 0
             for stage in stages(self.config)[begun:]:
+                if self.config.sparsity.method == pruning.CALIBRATED and at is None:
+                    params, self.said = self.task.calibrated(stage.target, params, self.batches, self.said)
+                elif at is not None:
+                    params = self.task.shaped(params, at[1])
+                    self.said |= {key: at[1][key] for key in at[1] if key in self.task.REMEMBERED}
                 rules = pruning.rules_of(self.config.sparsity, params, stage.target)
                 tx = step.optimizer(self.config, stage.steps, rules)
                 state = step.start(params, tx, self.config)._replace(position=jnp.array(position, jnp.int32))
@@ -80,7 +86,8 @@ class Run:
                     self.best, at = at[1]["best"], None
                 state = self._stage(stage, rules, tx, self.place.state(state))
                 params, position = mesh.local(state.params), int(state.position)
-                yield Finished(stage, self.chosen(stage, state), rules, int(state.refused))
+                if stage.delivers:
+                    yield Finished(stage, self.chosen(stage, state), rules, int(state.refused))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
         take = self.place.compiled(step.make(self.task.loss, self.config.train, tx), state)

@@ -10,6 +10,8 @@ from csp.methods import Method
 from csp.structures import Structure
 from csp.train.config import Config, ConfigError, Sparsity
 
+CALIBRATED = "calibrated"
+CRITERIA = ("magnitude", "taylor", "fisher", "activation", "movement", "second_order", "admm")  # of `calibrate`
 METHODS: dict[str, Callable[..., Method]] = {
     "compressed_sensing": methods.compressed_sensing,
     "gradual": methods.gradual,
@@ -23,6 +25,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "movement": methods.movement,
     "static": methods.static,
     "random": methods.random,
+    CALIBRATED: lambda steps, **options: methods.static(max(steps, 1)),  # what is pruned before it stays so
 }
 METRICS: dict[str, Callable[[], metrics.Metric]] = {
     "magnitude": metrics.magnitude,
@@ -36,7 +39,7 @@ ITERATES = {"dual": methods.dual, "trimmed": methods.trimmed, "ista": methods.is
 
 
 def structure(said: str) -> Structure:
-    """ "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4", "rank"."""
+    """ "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4", "rank"; see `_part` for others."""
     plain = {
         "entries": structures.entries,
         "rows": structures.rows,
@@ -51,26 +54,53 @@ def structure(said: str) -> Structure:
         return structures.blocks(int(found[1]), int(found[2]))
     if found := re.fullmatch(r"heads (\d+)", said):
         return structures.heads(int(found[1]))
-    raise ConfigError(f"structure {said!r} is none of entries, N:M, blocks PxQ, rows, columns, heads N, rank")
+    raise ConfigError(
+        f"structure {said!r} is none of entries, N:M, blocks PxQ, rows, columns, heads N, hidden, attention N, rank"
+    )
 
 
 def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp.Rule, ...]:
     """The config's rules, then one for every other matrix that is worth pruning."""
+    if sparsity.method == CALIBRATED and sparsity.structure == "rank":
+        return ()  # factors train as they are
     if sparsity.method == "dense" or (target is None and not _fixed(sparsity.structure) and not sparsity.rules):
         return ()
+    known = METRICS
+    if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
+        known = dict.fromkeys(CRITERIA, metrics.magnitude)
     given = [
         csp.Rule(
-            r.pattern, structure(r.structure) if r.structure else None, _named(METRICS, r.metric, "metric")(), r.target
+            r.pattern,
+            structure(r.structure) if r.structure else None,
+            _named(known, r.metric, "metric")(),
+            r.target,
         )
         for r in sparsity.rules
     ]
     if target is None and not _fixed(sparsity.structure):
         return tuple(given)
+    metric, budget = (
+        _named(known, sparsity.metric, "metric")(),
+        _named(BUDGETS, sparsity.budget, "budget")(),
+    )
+    share = None if _fixed(sparsity.structure) else target
+    if (part := _part(sparsity.structure)) is not None:
+        return (*given, csp.Rule(part[0], part[1], metric, share, budget))
     found = structure(sparsity.structure)
     spared = rules.default_rules(params, 0.5)
-    metric, budget = _named(METRICS, sparsity.metric, "metric")(), _named(BUDGETS, sparsity.budget, "budget")()
-    share = None if _fixed(sparsity.structure) else target
     return (*given, *spared[:-1], csp.Rule(spared[-1].pattern, found, metric, share, budget))
+
+
+def _part(said: str) -> tuple[str, Structure] | None:
+    """Units of a network that die as a whole: hidden units of feed-forward networks, attention heads.
+
+    What a unit says to nobody is removed from the file with it: the rule is that of its outgoing weights.
+    """
+    if said == "hidden":
+        return r".*(feed|first|second)/down/kernel", structures.rows()
+    if found := re.fullmatch(r"attention (\d+)", said):
+        return r".*attention/out/kernel", structures.heads(int(found[1]), axis=-2)
+    return None
 
 
 def method_of(sparsity: Sparsity, steps: int) -> Method:
@@ -87,6 +117,18 @@ def method_of(sparsity: Sparsity, steps: int) -> Method:
 def targets_of(config: Config) -> list[float | None]:
     """One target for each model that the run delivers, in order."""
     return list(config.sparsity.targets) or [config.sparsity.target]
+
+
+def rungs_of(config: Config) -> list[tuple[float | None, bool]]:
+    """(target, does it deliver a model) of every stage: with `options.rungs` a target is neared along a cubic."""
+    sparsity, found = config.sparsity, list[tuple[float | None, bool]]()
+    rungs = sparsity.options.get("rungs", 1) if sparsity.method == CALIBRATED else 1
+    for target in targets_of(config):
+        begin = found[-1][0] or 0.0 if found else 0.0
+        way = [1 - (1 - i / rungs) ** 3 for i in range(1, rungs)]
+        found += [(begin + ((target or 0.0) - begin) * share, False) for share in way]
+        found.append((target, True))
+    return found
 
 
 def _fixed(said: str) -> bool:

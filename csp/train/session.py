@@ -94,18 +94,22 @@ def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
     about = {"family": run.said["family"], "target": target}
     run.task.save(path, done.params, done.rules, about)
     found = run.task.test(path, run.data)
-    files = formats.inspect(path)
+    files, sparsity = formats.inspect(path), run.config.sparsity
+    pruned = bool(done.rules) or (sparsity.method != "dense" and target is not None)
+    dense = sum(w.size for w in jax.tree.leaves(run.task.initial))
     weights = [row for row in files["tensors"] if row["structure"]]
+    whole = {"nonzero": sum(row["nonzero"] for row in files["tensors"]), "size": dense}
     return {
         "file": path.name,
         "target": target,
-        "structure": run.config.sparsity.structure if done.rules else "dense",
-        "method": run.config.sparsity.method if done.rules else "dense",
+        "structure": sparsity.structure if pruned else "dense",
+        "method": sparsity.method if pruned else "dense",
+        "metric": sparsity.metric,
         "density": _density(done.params),
-        "pruned_density": sum(r["nonzero"] for r in weights) / max(sum(r["size"] for r in weights), 1),
+        "pruned_density": sum(r["nonzero"] for r in weights or [whole]) / sum(r["size"] for r in weights or [whole]),
         "parameters": sum(row["size"] for row in files["tensors"]),
         "bytes": files["bytes"],
-        "dense_bytes": 4 * sum(row["size"] for row in files["tensors"]),
+        "dense_bytes": 4 * dense,
         "steps": done.stage.steps,
         "refused": done.refused,
         "valid": run.best.get("value"),

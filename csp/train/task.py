@@ -1,12 +1,13 @@
 """What does a kind of model have to say, so that a run can train, judge and deliver it?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 import csp
-from csp.train.config import Config
+from csp.train.config import Config, ConfigError
 
 
 class Judged(NamedTuple):
@@ -43,6 +44,17 @@ class Task:
     """A model of a config and of the `inputs` of its data; `initial` are its parameters before the first step."""
 
     initial: Any
+    REMEMBERED: tuple[str, ...] = ()  # what `calibrated` adds to what a checkpoint says
+
+    def calibrated(
+        self, target: float | None, params: Any, batches: Any, said: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The parameters pruned to the target by what data say of them; and what a checkpoint has to remember of it."""
+        raise ConfigError("sparsity.method 'calibrated' prunes language models: kind = \"lm\"")
+
+    def shaped(self, params: Any, said: Mapping[str, Any]) -> Any:
+        """Parameters like those of a checkpoint that says this."""
+        return params
 
     def loss(self, params: Any, key: jax.Array, batch: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Its sum; how many labels it is of, and how many rows have none."""

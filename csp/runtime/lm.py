@@ -1,0 +1,182 @@
+"""Which label comes next, by the file of a language model? Many hypotheses at once, each with its own past.
+
+`start()` is the past of an empty sentence; `after(labels, pasts)` gives, for each hypothesis, the log-probabilities of
+its next label and its new past. Pasts are never changed: hypotheses that part share what they have in common.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csp import formats
+from csp.runtime import matrix, native
+from csp.runtime.decoders import log_softmax
+from csp.runtime.encoders import FeedForward, linear, rotated
+from csp.runtime.layers import LSTM, Embedding, Linear, Norm, Source, expect
+from csp.speech import tokens as tokens_
+from csp.speech.tokens import BLANK
+
+KIND = "lm"
+
+
+class Past(NamedTuple):
+    """What a hypothesis has said: how many labels, and what each layer remembers of them."""
+
+    count: int
+    layers: tuple[Any, ...]
+
+
+class LanguageModel:
+    """Nothing in it changes, so that threads and streams share it. `form` makes its weights dense, as in `Model`."""
+
+    def __init__(self, path: str | Path, kernels: str | None = None, form: str | None = None):
+        with formats.open(path) as file:
+            said = file.manifest.config
+            if not isinstance(said, dict) or said.get("kind") != KIND:
+                raise ValueError(
+                    f"{path} holds no language model that csp trained: csp inspect {path} shows what it is"
+                )
+            try:
+                self._read(said, Source(file, native.kernels(kernels), form))
+            except (formats.FormatError, KeyError, AttributeError, TypeError, ValueError) as error:
+                raise formats.FormatError(f"{path}: {str(error) or 'its config is not whole'}") from None
+
+    def _read(self, said: dict[str, Any], source: Source) -> None:
+        self.kernels, self.tokens = source.kernels, tokens_.from_json(said["tokens"])
+        config, size = _config(said["model"]), self.tokens.size
+        self.embedding = Embedding(source, "model/embedding/embedding", size, config.width)
+        self.positions = None
+        if config.network == "transformer" and config.positions == "learned":
+            self.positions = source.table("model/positions/embedding", (config.context, config.width))
+        block = Block if config.network == "transformer" else Layer
+        self.blocks = [block(config, source, f"model/blocks/{i}") for i in range(config.layers)]
+        self.norm = Norm(source, "model/norm", config.width)
+        self.output = (
+            Tied(source, "model/embedding/embedding")
+            if config.tied
+            else linear(source, "model/output", config.width, size)
+        )
+
+    def start(self) -> Past:
+        return Past(0, tuple(block.start() for block in self.blocks))
+
+    def after(self, labels: Sequence[int], pasts: Sequence[Past]) -> list[tuple[np.ndarray, Past]]:
+        """(log-probabilities of the next label, past with this label) of each hypothesis; 0 begins a sentence."""
+        x_KxD = np.concatenate([self.embedding(label) for label in labels])
+        at_K = np.array([past.count for past in pasts])
+        if self.positions is not None:
+            x_KxD = x_KxD + self.positions[np.minimum(at_K, len(self.positions) - 1)]
+        layers = []
+        for number, block in enumerate(self.blocks):
+            x_KxD, remembered = block(x_KxD, at_K, [past.layers[number] for past in pasts])
+            layers.append(remembered)
+        log_KxV = log_softmax(self.output(self.norm(x_KxD)))
+        new = [Past(past.count + 1, kept) for past, kept in zip(pasts, zip(*layers, strict=True), strict=True)]
+        return list(zip(log_KxV, new, strict=True))
+
+    def score(self, sentences: Sequence[Sequence[int]]) -> np.ndarray:
+        """log p of each row of labels and of its end."""
+        totals, pasts = np.zeros(len(sentences)), [self.start() for _ in sentences]
+        labels, going = [BLANK] * len(sentences), list(range(len(sentences)))
+        while going:
+            found = self.after([labels[i] for i in going], [pasts[i] for i in going])
+            for i, (log_V, past) in zip(list(going), found, strict=True):
+                said, at = sentences[i], pasts[i].count
+                labels[i], pasts[i] = said[at] if at < len(said) else BLANK, past
+                totals[i] += log_V[labels[i]]
+                if at == len(said):
+                    going.remove(i)
+        return totals
+
+
+class Block:
+    """Attention over the past and a feed-forward network, each added to what came before."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        width, self.size, self.rotary = config.width, config.width // config.heads, config.positions == "rotary"
+        here = f"{path}/attention"
+        self.norm = Norm(source, f"{here}/norm", width)
+        self.query, self.key, self.value = (Linear(source, f"{here}/{name}") for name in ("query", "key", "value"))
+        inner = self.query.outputs
+        sizes = {(part.inputs, part.outputs) for part in (self.query, self.key, self.value)}
+        expect(
+            sizes == {(width, inner)} and inner % self.size == 0,
+            here,
+            f"has heads of {inner} numbers, {self.size} each",
+        )
+        self.out, self.heads = linear(source, f"{here}/out", inner, width), inner // self.size
+        self.feed = FeedForward(config, source, f"{path}/feed")
+
+    def start(self) -> np.ndarray:
+        """Keys and values, [2, labels, heads, width of a head]."""
+        return np.zeros((2, 0, self.heads, self.size), np.float32)
+
+    def __call__(
+        self, x_KxD: np.ndarray, at_K: np.ndarray, pasts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        y_KxD, shape = self.norm(x_KxD), (len(x_KxD), self.heads, self.size)
+        q_KxHxE, k_KxHxE, v_KxHxE = (f(y_KxD).reshape(shape) for f in (self.query, self.key, self.value))
+        if self.rotary:
+            q_KxHxE, k_KxHxE = rotated(q_KxHxE, at_K), rotated(k_KxHxE, at_K)
+        most = int(at_K.max()) + 1
+        memory = np.zeros((len(x_KxD), 2, most, self.heads, self.size), np.float32)
+        for k, (past, at) in enumerate(zip(pasts, at_K.tolist(), strict=True)):
+            memory[k, :, :at] = past
+            memory[k, 0, at], memory[k, 1, at] = k_KxHxE[k], v_KxHxE[k]
+        scores_KxHxS = np.matmul(memory[:, 0].transpose(0, 2, 1, 3), q_KxHxE[..., None])[..., 0]
+        scores_KxHxS *= np.float32(self.size**-0.5)
+        if at_K.min() + 1 < most:
+            scores_KxHxS[np.broadcast_to((np.arange(most) > at_K[:, None])[:, None], scores_KxHxS.shape)] = -np.inf
+        weights_KxHxS = np.exp(scores_KxHxS - scores_KxHxS.max(axis=-1, keepdims=True))
+        weights_KxHxS /= weights_KxHxS.sum(axis=-1, keepdims=True)
+        mixed_KxHxE = np.matmul(weights_KxHxS[:, :, None], memory[:, 1].transpose(0, 2, 1, 3))[:, :, 0]
+        x_KxD = x_KxD + self.out(mixed_KxHxE.reshape(len(x_KxD), -1))
+        return x_KxD + self.feed(x_KxD), [memory[k, :, : at + 1] for k, at in enumerate(at_K.tolist())]
+
+
+class Layer:
+    """An LSTM, normalised and added to what came before."""
+
+    def __init__(self, config: Any, source: Source, path: str):
+        self.lstm, self.norm = LSTM(source, f"{path}/lstm"), Norm(source, f"{path}/norm", config.width)
+        expect((self.lstm.inputs, self.lstm.width) == (config.width, config.width), path, f"is not {config.width} wide")
+
+    def start(self) -> dict[str, np.ndarray]:
+        return self.lstm.start()
+
+    def __call__(self, x_KxD: np.ndarray, at_K: np.ndarray, pasts: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+        new = [{name: x.copy() for name, x in past.items()} for past in pasts]
+        y_KxD = np.concatenate([self.lstm(x_KxD[k : k + 1], state) for k, state in enumerate(new)])
+        return self.norm(y_KxD, x_KxD), new
+
+
+class Tied:
+    """x E^T: the table of the embedding as an output; the scales of its columns go to x."""
+
+    def __init__(self, source: Source, path: str):
+        tables = matrix.read(source.file, path)
+        expect(len(tables) == 1, path, "is two factors, and the output too: untie them")
+        coded, self.scale = matrix.transposed(tables[0])
+        self.kernels = source.kernels
+        if source.form is None:
+            self.matrix = source.kernels.pack(coded)
+        else:
+            self.matrix = source.kernels.pack(matrix.dense(coded.weights(), source.form), "dense")
+
+    def __call__(self, x_KxD: np.ndarray) -> np.ndarray:
+        return self.kernels.linear(self.matrix, None, x_KxD if self.scale is None else x_KxD * self.scale)
+
+
+def _config(said: dict[str, Any]) -> SimpleNamespace:
+    """Sizes within reason."""
+    config = SimpleNamespace(**said)
+    expect(config.network in ("transformer", "lstm"), "model.network", f"is {str(config.network)[:20]}")
+    for key in ("layers", "width", "heads", "context"):
+        value = said[key]
+        expect(type(value) is int and 1 <= value <= 1 << 20, f"model.{key}", f"is {str(value)[:20]}")
+    expect(config.layers <= 1000, "model.layers", f"are {config.layers}")
+    expect(config.width % (2 * config.heads) == 0, "model.heads", f"are {config.heads}, of {config.width} numbers")
+    return config
