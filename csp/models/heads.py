@@ -38,9 +38,10 @@ class CTC(nnx.Module):
         order_BxT = jnp.argsort(~kept_BxT, axis=1, stable=True)
         return jnp.take_along_axis(best_BxT, order_BxT, 1), kept_BxT.sum(1)
 
-    def search(self, h_BxTxD: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
-        """The best of `width` hypotheses."""
-        return beam.ctc(jax.nn.log_softmax(self.output(h_BxTxD).astype(jnp.float32)), frames_B, width)
+    def search(self, h_BxTxD: Array, frames_B: Array, width: int, fusion: beam.Fusion | None = None) -> beam.Rows:
+        """The `width` best hypotheses of each utterance, the best first."""
+        log_BxTxK = jax.nn.log_softmax(self.output(h_BxTxD).astype(jnp.float32))
+        return jax.vmap(lambda log_TxK, frames: beam.ctc(log_TxK, frames, width, fusion))(log_BxTxK, frames_B)
 
 
 class Transducer(nnx.Module):
@@ -100,12 +101,12 @@ class Transducer(nnx.Module):
         (tokens, count, _, _), _ = jax.lax.scan(frame, start, (h_TxBxJ, jnp.arange(T)))
         return tokens, count
 
-    def search(self, h_BxTxD: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
-        """The best of `width` hypotheses."""
+    def search(self, h_BxTxD: Array, frames_B: Array, width: int, fusion: beam.Fusion | None = None) -> beam.Rows:
+        """The `width` best hypotheses of each utterance, the best first."""
         zero = jnp.zeros((width, self.embedding.embedding.shape[1]), h_BxTxD.dtype)
 
-        def one(h_TxJ: Array, frames: Array) -> tuple[Array, Array]:
-            return beam.transducer(h_TxJ, frames, self.joint, self._predict, (zero, zero), width)
+        def one(h_TxJ: Array, frames: Array) -> beam.Rows:
+            return beam.transducer(h_TxJ, frames, self.joint, self._predict, (zero, zero), width, fusion)
 
         return jax.vmap(one)(self.from_encoder(h_BxTxD), frames_B)
 

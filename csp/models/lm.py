@@ -12,6 +12,7 @@ from jax import Array
 from csp import lowrank
 from csp.models import functional
 from csp.models.attention import Attention, FeedForward
+from csp.models.beam import Fusion
 from csp.models.layers import Embedding, Linear, Norm
 from csp.models.lstm import LSTM
 from csp.rules import path_name
@@ -149,6 +150,12 @@ class Layer(nnx.Module):
     def step(self, x_KxD: Array, at_K: Array, memory: Any) -> tuple[Array, Any]:
         y_Kx1xD, memory = self.lstm(x_KxD[:, None], memory)
         return x_KxD + self.norm(y_Kx1xD[:, 0]), memory
+
+
+def fusion(structure: nnx.GraphDef, params: Params, weight: float = 0.3, bonus: float = 0.0) -> Fusion:
+    """A language model's say in a search, for `Recogniser.hypotheses`."""
+    model = nnx.merge(structure, params)
+    return Fusion(model.start, model.step, weight, bonus)
 
 
 def create(config: LMConfig, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:

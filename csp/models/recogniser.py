@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from csp.models import functional
+from csp.models.beam import Fusion, Rows
 from csp.models.encoders import Conformer, LSTMEncoder
 from csp.models.heads import CTC, Transducer
 
@@ -96,8 +97,13 @@ class Recogniser(nnx.Module):
 
     def search(self, y_BxTxF: Array, frames_B: Array, width: int) -> tuple[Array, Array]:
         """The labels with the best of `width` hypotheses, all alignments of each together."""
+        rows = self.hypotheses(y_BxTxF, frames_B, width)
+        return rows.tokens_KxU[:, 0], rows.count_K[:, 0]
+
+    def hypotheses(self, y_BxTxF: Array, frames_B: Array, width: int, fusion: Fusion | None = None) -> Rows:
+        """All of them, [batch, width, ...], the best first; `fusion` lets a language model have a say."""
         h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
-        return self._head.search(h_BxTxD, frames_B, width)
+        return self._head.search(h_BxTxD, frames_B, width, fusion)
 
     @property
     def _head(self) -> CTC | Transducer:

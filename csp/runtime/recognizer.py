@@ -10,6 +10,7 @@ import numpy as np
 from csp import formats
 from csp.runtime import encoders, native
 from csp.runtime.decoders import CTCHead, GreedyCTC, GreedyTransducer, Label, TransducerHead
+from csp.runtime.fusion import Fusion, Guide
 from csp.runtime.layers import Source, expect
 from csp.runtime.matrix import sparse
 from csp.runtime.search import BeamCTC, BeamTransducer
@@ -18,6 +19,7 @@ from csp.speech.features import Given, LogMel, Stream, bands
 from csp.speech.tokens import Tokens
 
 KIND = "recogniser"
+BESIDE = 8  # hypotheses of a search that a language model has a say in
 LOUDEST = 100.0  # as csp.speech.audio has it
 
 
@@ -31,6 +33,14 @@ class Word(NamedTuple):
 class Result(NamedTuple):
     text: str
     words: list[Word]
+
+
+class Hypothesis(NamedTuple):
+    """What may have been said: its log-probability, and of how many labels it is."""
+
+    text: str
+    score: float
+    labels: int
 
 
 def file_of(path: str | Path) -> Path:
@@ -75,11 +85,12 @@ class Model:
         halved = self.config.encoder == "lstm" and self.config.reduce_after
         return self.mel.step / self.mel.rate * self.config.stack * (2 if halved else 1)
 
-    def decoder(self, beam: int) -> Any:
+    def decoder(self, beam: int, fusion: Fusion | None = None) -> Any:
+        guide = Guide(fusion) if fusion is not None and not fusion.rescore else None
         if self.transducer is not None:
-            return GreedyTransducer(self.transducer) if beam == 1 else BeamTransducer(self.transducer, beam)
+            return GreedyTransducer(self.transducer) if beam == 1 else BeamTransducer(self.transducer, beam, guide)
         assert self.ctc is not None
-        return GreedyCTC(self.ctc) if beam == 1 else BeamCTC(self.ctc, beam)
+        return GreedyCTC(self.ctc) if beam == 1 else BeamCTC(self.ctc, beam, guide)
 
     def features(self, power: np.ndarray) -> np.ndarray:
         """Energies of the bands."""
@@ -91,27 +102,37 @@ class Recognizer:
 
     Args:
       path: of a model file, or a `Model` that is loaded.
-      beam: hypotheses; those of the model's config by default.
+      beam: hypotheses; those of the model's config by default, and BESIDE with a language model if that is one.
       kernels: "avx512", "avx2", "portable" or "reference" forces one.
+      fusion: a language model that has a say.
     """
 
-    def __init__(self, path: "str | Path | Model", beam: int | None = None, kernels: str | None = None):
-        self.model = path if isinstance(path, Model) else Model(path, kernels)
-        self.beam = self.model.beam if beam is None else beam
-        if self.beam < 1:
-            raise ValueError(f"a beam of {self.beam} hypotheses hears nothing: 1 or more")
+    def __init__(
+        self,
+        path: "str | Path | Model",
+        beam: int | None = None,
+        kernels: str | None = None,
+        fusion: Fusion | None = None,
+    ):
+        self.model, self.fusion = path if isinstance(path, Model) else Model(path, kernels), fusion
+        own = self.model.beam if fusion is None or self.model.beam > 1 else BESIDE
+        self.beam = own if beam is None else beam
+        if self.beam < 1 or (fusion is not None and self.beam < 2):
+            raise ValueError(f"a beam of {self.beam} hypotheses: 1 or more, with a language model 2 or more")
+        if fusion is not None:
+            fusion.check(self.model.tokens)
         self.reset()
 
     def stream(self) -> "Recognizer":
         """Another stream of the same model, which may run in another thread."""
-        return Recognizer(self.model, self.beam)
+        return Recognizer(self.model, self.beam, fusion=self.fusion)
 
     def reset(self) -> None:
         """Forgets what was heard."""
         mel = self.model.mel
         self._mel = Stream(mel, self.model.features) if isinstance(mel, LogMel) else None
         self._state = self.model.encoder.start()
-        self._decoder = self.model.decoder(self.beam)
+        self._decoder = self.model.decoder(self.beam, self.fusion)
         self._resampler: Any = None
 
     @property
@@ -139,18 +160,39 @@ class Recognizer:
 
     def result(self) -> Result:
         """What was heard so far; its last words may change."""
-        words = _words(self._decoder.labels, self.model)
-        return Result(self.model.tokens.decode(label.number for label in self._decoder.labels), words)
+        return self._result(self._decoder.labels)
 
     def finish(self) -> Result:
         """What was heard in all; the next sample begins a new recording."""
+        self._end()
+        labels = self._decoder.labels
+        if self.fusion is not None and self.fusion.rescore:
+            best = [(score, row.labels()) for score, row in self._decoder.best()]
+            told = self.fusion.scores([self.model.tokens.decode(one.number for one in row) for _, row in best])
+            weight, bonus = self.fusion.weight, self.fusion.bonus
+            worth = [s + weight * t + bonus * len(row) for (s, row), t in zip(best, told.tolist(), strict=True)]
+            labels = best[int(np.argmax(worth))][1]
+        found = self._result(labels)
+        self.reset()
+        return found
+
+    def finish_with(self) -> list[Hypothesis]:
+        """As `finish`, but every row that the beam has left, the best first, as it was searched."""
+        if self.beam == 1:
+            raise ValueError("one hypothesis is no choice: a beam of 2 or more")
+        self._end()
+        best = [(score, row.labels()) for score, row in self._decoder.best()]
+        self.reset()
+        return [Hypothesis(self.model.tokens.decode(o.number for o in row), s, len(row)) for s, row in best]
+
+    def _end(self) -> None:
         if self._resampler is not None:
             self._hear(self._resampled(np.zeros(0, np.float32), self._resampler[0], last=True))
         self._decoder.push(self.model.encoder.finish(self._state))
         self._decoder.finish()
-        found = self.result()
-        self.reset()
-        return found
+
+    def _result(self, labels: list[Label]) -> Result:
+        return Result(self.model.tokens.decode(label.number for label in labels), _words(labels, self.model))
 
     def _hear(self, x: np.ndarray) -> None:
         assert self._mel is not None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csp.runtime.decoders import CTCHead, Label, Predicted, TransducerHead, log_softmax
+from csp.runtime.fusion import Guide
 
 NEVER = -np.inf
 PER_FRAME = 4  # as csp.models.beam has it
@@ -40,17 +41,31 @@ class Row(NamedTuple):
         return hash((self.key, number))
 
 
+class Heard(NamedTuple):
+    """A row that may have been said, and its score."""
+
+    score: float
+    row: Row
+
+
 class BeamCTC:
     """A row's probability is kept in two parts: of its paths that end with a blank, and of those that do not."""
 
-    def __init__(self, head: CTCHead, width: int):
-        self.head, self.width = head, width
+    def __init__(self, head: CTCHead, width: int, guide: Guide | None = None):
+        self.head, self.width, self.guide = head, width, guide
         self._rows, self._blank, self._said = [Row(0)], np.zeros(1), np.full(1, NEVER)
-        self._frame = 0
+        self._frame, self._ended = 0, False
 
     @property
     def labels(self) -> list[Label]:
-        return self._rows[int(np.logaddexp(self._blank, self._said).argmax())].labels()
+        return self.best()[0].row.labels()
+
+    def best(self) -> list[Heard]:
+        """The rows, the best first."""
+        scores = np.logaddexp(self._blank, self._said)
+        if self._ended and self.guide is not None:
+            scores = scores + self.guide.ends(self._rows)
+        return [Heard(float(scores[r]), self._rows[r]) for r in np.argsort(-scores, kind="stable")]
 
     def push(self, h_TxD: np.ndarray) -> None:
         for log_K in log_softmax(self.head.output(h_TxD)):
@@ -58,7 +73,7 @@ class BeamCTC:
             self._frame += 1
 
     def finish(self) -> None:
-        pass
+        self._ended = True
 
     def _step(self, log_K: np.ndarray) -> None:
         rows, whole = self._rows, np.logaddexp(self._blank, self._said)
@@ -67,6 +82,8 @@ class BeamCTC:
         some = np.flatnonzero(last >= 0)
         grow_RxK[some, last[some]] = self._blank[some] + log_K[last[some]]  # a blank stands between equal labels
         grow_RxK[:, 0] = NEVER
+        if self.guide is not None:
+            grow_RxK += self.guide.gains(rows)
         said = np.where(last >= 0, self._said + log_K[np.maximum(last, 0)], NEVER)
         said = _meet(rows, said, grow_RxK)
         blank = whole + log_K[0]
@@ -84,15 +101,21 @@ class BeamTransducer:
     A move is made once the frame after each hypothesis's is there, or the end is known.
     """
 
-    def __init__(self, head: TransducerHead, width: int):
-        self.head, self.width = head, width
+    def __init__(self, head: TransducerHead, width: int, guide: Guide | None = None):
+        self.head, self.width, self.guide = head, width, guide
         self._rows, self._scores, self._predicted = [Row(0)], np.zeros(1), [head.start()]
         self._moves, self._first, self._frames = 0, 0, np.zeros((0, len(head.start().g)), np.float32)
-        self._ended: tuple[float, Row] | None = None
+        self._ended: list[Heard] = []
 
     @property
     def labels(self) -> list[Label]:
-        return (self._ended[1] if self._ended else self._rows[int(self._scores.argmax())]).labels()
+        return self.best()[0].row.labels()
+
+    def best(self) -> list[Heard]:
+        """The rows that have ended, or as far as they are, the best first."""
+        if self._ended:
+            return self._ended
+        return [Heard(float(self._scores[r]), self._rows[r]) for r in np.argsort(-self._scores, kind="stable")]
 
     def push(self, h_TxD: np.ndarray) -> None:
         self._frames = np.concatenate([self._frames, self.head.from_encoder(h_TxD)])
@@ -118,6 +141,8 @@ class BeamTransducer:
         stay_R = grow_RxK[:, 0].copy()
         grow_RxK[:, 0] = NEVER
         grow_RxK[[row.count >= PER_FRAME * (t + 1) for row, t in zip(self._rows, at, strict=True)]] = NEVER
+        if self.guide is not None:
+            grow_RxK += self.guide.gains(self._rows)
         if end is not None:
             self._end(at == end - 1, stay_R)
         stay_R = _meet(self._rows, stay_R, grow_RxK)
@@ -134,10 +159,10 @@ class BeamTransducer:
 
     def _end(self, ends_R: np.ndarray, stay_R: np.ndarray) -> None:
         """A blank at the last frame ends a row."""
-        for r in np.flatnonzero(ends_R):
-            if self._ended is None or stay_R[r] > self._ended[0]:
-                self._ended = (float(stay_R[r]), self._rows[r])
-            stay_R[r] = NEVER
+        gains_R = self.guide.ends(self._rows) if self.guide is not None else np.zeros(len(self._rows))
+        self._ended += [Heard(float(stay_R[r] + gains_R[r]), self._rows[r]) for r in np.flatnonzero(ends_R)]
+        self._ended = sorted(self._ended, key=lambda heard: -heard.score)[: self.width]
+        stay_R[ends_R] = NEVER
 
 
 def _predicted(head: TransducerHead, before: Predicted, label: int | None) -> Predicted:
