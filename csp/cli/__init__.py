@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "train": "train a sparse recogniser from a config",
+    "train": "train a sparse recogniser, or a language model, from a config",
     "prune": "make a trained model sparse, with or without more training",
-    "eval": "count the words that a model gets wrong",
+    "eval": "count the words that a model gets wrong, or how a text surprises it",
     "export": "write the model of a run's newest checkpoint",
     "transcribe": "print what is said in recordings",
+    "tune": "find how much a language model shall have to say",
     "bench": "measure a model: size, speed, latency, memory",
     "sweep": "train a grid of sparsities, methods and seeds",
     "plot": "draw runs: words wrong against size, and how they were trained",

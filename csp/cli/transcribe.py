@@ -2,6 +2,7 @@
 
 csp transcribe runs/digits/model.safetensors a.wav b.flac
 csp transcribe --stream runs/digits/model.safetensors long.mp3
+csp transcribe runs/digits --lm runs/lm --lm-weight 0.4 a.wav
 arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream runs/digits/model.safetensors -
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from csp.cli import fusing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", action="store_true", help="print words as they are heard")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="recordings at once; 1 by default")
     parser.add_argument("--rate", type=int, metavar="HZ", help="of standard input; the model's by default")
+    fusing.arguments(parser)
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="WAV, FLAC, Ogg, MP3; or -, raw 16-bit PCM, mono")
 
 
@@ -36,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads} must be positive")
-    recognizer = Recognizer(file_of(options.model), options.beam)
+    recognizer = Recognizer(file_of(options.model), options.beam, fusion=fusing.fusion(options))
     if native.why_not():
         print(f"csp transcribe: {native.why_not()}", file=sys.stderr)
     if options.stream:

@@ -59,7 +59,7 @@ class LanguageModel(nnx.Module):
     def __init__(self, config: LMConfig, vocabulary: int, rngs: nnx.Rngs):
         if config.network not in ("transformer", "lstm") or config.positions not in ("rotary", "learned"):
             raise ValueError(f"model.network is 'transformer' or 'lstm', positions 'rotary' or 'learned'; not {config}")
-        self.config = config
+        self.context, self.dtype = config.context, config.dtype
         self.embedding = Embedding(vocabulary, config.width, rngs)
         learned = config.network == "transformer" and config.positions == "learned"
         self.positions = Embedding(config.context, config.width, rngs) if learned else None
@@ -102,8 +102,8 @@ class LanguageModel(nnx.Module):
     def _embedded(self, label: Array, at: Array) -> Array:
         x = self.embedding(label)
         if self.positions is not None:
-            x = x + self.positions(jnp.minimum(at, self.config.context - 1))
-        return x.astype(self.config.dtype)
+            x = x + self.positions(jnp.minimum(at, self.context - 1))
+        return x.astype(self.dtype)
 
     def _labels(self, x: Array) -> Array:
         x = self.norm(x)

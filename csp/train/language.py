@@ -136,8 +136,8 @@ class Language(task.Task):
             raise ValueError(
                 f"train.teacher {config.train.teacher} has another vocabulary: data.vocabulary takes it over"
             )
-        self.losses = jax.jit(functools.partial(_losses, self.structure))
-        self._grams = jax.jit(functools.partial(_grams, self.structure))
+        self.losses = functools.partial(_losses, self.structure)
+        self._grams = functools.partial(_grams, self.structure)
 
     def loss(self, params: Any, key: jax.Array, batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         labels = jnp.sum(batch.documents > 0).astype(jnp.float32)
@@ -190,16 +190,27 @@ class Language(task.Task):
 
     def score(self, path: Path, sentences: Sentences) -> perplexity.Surprise:
         model = lmfile.load(path)
-        return self._surprise(jax.jit(functools.partial(_losses, model.structure)), model.params, sentences)
+        return self._surprise(functools.partial(_losses, model.structure), model.params, sentences)
 
     def _surprise(self, losses: Any, params: Any, sentences: Sentences) -> perplexity.Surprise:
         return perplexity.measure(losses, params, sentences, self.config.train.batch, self.config.data.length)
 
 
+def read(path: Path, where: Path, split: str = "", size: int = 16, length: int = 128) -> dict[str, Any]:
+    """How a text surprises a model file, as plain JSON."""
+    model = lmfile.load(path)
+    sentences = packing.encode(text.lines(where, split), model.tokens, str(where))
+    losses = functools.partial(_losses, model.structure)
+    found = perplexity.measure(losses, model.params, sentences, size, length)
+    return found.summary() | {"dropped": sentences.dropped}
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _losses(structure: Any, params: Any, batch: Batch) -> jax.Array:
     return models.apply(structure, params, "losses", *batch)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _grams(structure: Any, params: Any, batch: Batch) -> dict[str, jax.Array]:
     return models.grams(structure, params, batch.documents > 0, "logits", batch.inputs, batch.documents)
 
