@@ -1,11 +1,13 @@
 """Measures a model on this machine: size, loading, memory, real-time factor, latency; against its own dense forms.
 
 csp bench runs/digits/model.safetensors --audio some.wav
+csp bench runs/lm
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from csp.cli.tables import table
 
@@ -23,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats} must be positive")
     path = file_of(options.model)
+    if _kind(path) == "lm":
+        return _read(path, options)
     found = bench.measure(path, options.audio, options.repeats)
     if options.json:
         print(json.dumps(found))
@@ -43,9 +47,47 @@ def run(options: argparse.Namespace) -> int:
     ]
     print(f"{path}: {found['bytes'] / 1e3:,.1f} kB, {found['kernels']} kernels, {found['seconds']:.0f} s of sound\n")
     print(table(head, rows, right=range(1, len(head))))
+    print(f"\none frame through all matrices takes {_walks(found)}")
+    return 0
+
+
+def _read(path: Path, options: argparse.Namespace) -> int:
+    from csp.runtime import lmbench
+
+    found = lmbench.measure(path, options.repeats)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    head = ["form", "in memory", "load", "a label", "labels/s", "8 hypotheses", "labels/s"]
+    rows = [
+        [
+            row["form"],
+            f"{row['matrices_bytes'] / 1e3:,.0f} kB",
+            f"{row['load_ms']:.1f} ms",
+            f"{row['label_us']:,.0f} us",
+            f"{row['labels_per_second']:,.0f}",
+            f"{row['beam_us']:,.0f} us",
+            f"{row['beam_labels_per_second']:,.0f}",
+        ]
+        for row in found["forms"]
+    ]
+    print(f"{path}: {found['bytes'] / 1e3:,.1f} kB, {found['kernels']} kernels, a past of {found['context']} labels\n")
+    print(table(head, rows, right=range(1, len(head))))
+    print(f"\none label through all matrices takes {_walks(found)}")
+    return 0
+
+
+def _walks(found: dict[str, Any]) -> str:
     stored, *others = found["forms"]
     walks = [f"{row['form']} {row['matrices_us'] / stored['matrices_us']:.1f}x" for row in others]
     if found["onnxruntime_int8_us"] is not None:
         walks.append(f"onnxruntime's dynamic int8 {found['onnxruntime_int8_us'] / stored['matrices_us']:.1f}x")
-    print(f"\none frame through all matrices takes {stored['matrices_us']:.0f} us; {', '.join(walks)}")
-    return 0
+    return f"{stored['matrices_us']:.0f} us; {', '.join(walks)}"
+
+
+def _kind(path: Path) -> str:
+    from csp import formats
+
+    with formats.open(path) as file:
+        said = file.manifest.config
+    return said.get("kind", "") if isinstance(said, dict) else ""

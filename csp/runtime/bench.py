@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from csp.runtime.matrix import Matrix
+from csp.runtime.native import Kernels
 from csp.runtime.recognizer import Model, Recognizer
 from csp.speech import audio, formants
 
@@ -31,7 +32,7 @@ def measure(path: Path, sound: Path | None = None, repeats: int = 5) -> dict[str
     x = audio.read(sound, rate) if sound else speech(rate)
     loads = interleaved({name: lambda form=form: Model(path, form=form) for name, form in FORMS.items()}, repeats)
     whole = interleaved({name: lambda m=m: _hear(Recognizer(m), x) for name, m in models.items()}, repeats)
-    walks = interleaved({name: _walk(m) for name, m in models.items()}, 10 * repeats)
+    walks = interleaved({name: walk(m.kernels, matrices(m)) for name, m in models.items()}, 10 * repeats)
     rows = []
     for name, model in models.items():
         chunks, first = _latencies(Recognizer(model), x)
@@ -76,32 +77,32 @@ def show_peak(path: str, name: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
-def matrices(model: Model) -> list[Any]:
-    """Every packed matrix of the network."""
-    found, left, seen = [], [model.encoder, model.ctc, model.transducer], set()
+def matrices(model: Any) -> list[Matrix]:
+    """Every packed matrix of a network."""
+    parts = [model.encoder, model.ctc, model.transducer] if isinstance(model, Model) else [model]
+    found, left, seen = [], parts, set[int]()
     while left:
         part = left.pop()
         if isinstance(part, Matrix):
             found.append(part)
         elif isinstance(part, list | tuple):
             left += part
-        elif type(part).__module__.startswith("csp.runtime") and id(part) not in seen:
+        elif type(part).__module__.startswith("csp.runtime") and id(part) not in seen and hasattr(part, "__dict__"):
             seen.add(id(part))
             left += vars(part).values()
     return found
 
 
-def _walk(model: Model) -> Callable[[], None]:
+def walk(kernels: Kernels, found: Sequence[Matrix]) -> Callable[[], None]:
     """One row through every matrix: what a frame costs, but for the rest."""
-    found = matrices(model)
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(1, w.inputs)).astype(np.float32) for w in found]
 
-    def walk() -> None:
+    def once() -> None:
         for w, x in zip(found, rows, strict=True):
-            model.kernels.linear(w, None, x)
+            kernels.linear(w, None, x)
 
-    return walk
+    return once
 
 
 def onnxruntime_walk(found: list[Any], repeats: int = 50) -> float | None:
@@ -150,9 +151,9 @@ def _latencies(recognizer: Recognizer, x: np.ndarray) -> tuple[list[float], floa
     return times, first
 
 
-def interleaved(tasks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def interleaved(tasks: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, float]:
     """The median time of each."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
+    times: dict[Any, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
     for _ in range(repeats):

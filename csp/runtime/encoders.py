@@ -120,9 +120,8 @@ class Attention:
     def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
         x_TxD = self.norm(x_TxD)
         shape = (len(x_TxD), self.heads, self.width // self.heads)
-        q_TxHxE, k_TxHxE = (
-            rotated(f(x_TxD).reshape(shape), seen + np.arange(len(x_TxD))) for f in (self.query, self.key)
-        )
+        by = turn(seen + np.arange(len(x_TxD)), shape[2])
+        q_TxHxE, k_TxHxE = (rotated(f(x_TxD).reshape(shape), by) for f in (self.query, self.key))
         k_SxHxE = np.concatenate([state["keys"], k_TxHxE])
         v_SxHxE = np.concatenate([state["values"], self.value(x_TxD).reshape(shape)])
         scale = np.float32(shape[2] ** -0.5)
@@ -168,11 +167,19 @@ def linear(source: Source, path: str, inputs: int, outputs: int) -> Linear:
     return found
 
 
-def rotated(x_TxHxE: np.ndarray, at_T: np.ndarray) -> np.ndarray:
-    """Pairs of features turned by an angle that grows with the position."""
-    half = x_TxHxE.shape[2] // 2
+Turn = tuple[np.ndarray, np.ndarray]
+
+
+def turn(at_T: np.ndarray, size: int) -> Turn:
+    """Cosines and sines of angles that grow with the position, for heads of that size."""
+    half = size // 2
     angle_Tx1xE = (at_T[:, None] * 10_000.0 ** (-np.arange(half) / half))[:, None]
-    cos, sin = np.cos(angle_Tx1xE).astype(np.float32), np.sin(angle_Tx1xE).astype(np.float32)
+    return np.cos(angle_Tx1xE).astype(np.float32), np.sin(angle_Tx1xE).astype(np.float32)
+
+
+def rotated(x_TxHxE: np.ndarray, by: Turn) -> np.ndarray:
+    """Pairs of features turned."""
+    (cos, sin), half = by, x_TxHxE.shape[-1] // 2
     a, b = x_TxHxE[..., :half], x_TxHxE[..., half:]
     return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 

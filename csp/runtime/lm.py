@@ -14,7 +14,7 @@ import numpy as np
 from csp import formats
 from csp.runtime import matrix, native
 from csp.runtime.decoders import log_softmax
-from csp.runtime.encoders import FeedForward, linear, rotated
+from csp.runtime.encoders import FeedForward, Turn, linear, rotated, turn
 from csp.runtime.layers import LSTM, Embedding, Linear, Norm, Source, expect
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import BLANK
@@ -51,6 +51,7 @@ class LanguageModel:
         self.positions = None
         if config.network == "transformer" and config.positions == "learned":
             self.positions = source.table("model/positions/embedding", (config.context, config.width))
+        self.head = config.width // config.heads
         block = Block if config.network == "transformer" else Layer
         self.blocks = [block(config, source, f"model/blocks/{i}") for i in range(config.layers)]
         self.norm = Norm(source, "model/norm", config.width)
@@ -69,9 +70,9 @@ class LanguageModel:
         at_K = np.array([past.count for past in pasts])
         if self.positions is not None:
             x_KxD = x_KxD + self.positions[np.minimum(at_K, len(self.positions) - 1)]
-        layers = []
+        layers, by = [], turn(at_K, self.head)
         for number, block in enumerate(self.blocks):
-            x_KxD, remembered = block(x_KxD, at_K, [past.layers[number] for past in pasts])
+            x_KxD, remembered = block(x_KxD, at_K, by, [past.layers[number] for past in pasts])
             layers.append(remembered)
         log_KxV = log_softmax(self.output(self.norm(x_KxD)))
         new = [Past(past.count + 1, kept) for past, kept in zip(pasts, zip(*layers, strict=True), strict=True)]
@@ -115,20 +116,23 @@ class Block:
         return np.zeros((2, 0, self.heads, self.size), np.float32)
 
     def __call__(
-        self, x_KxD: np.ndarray, at_K: np.ndarray, pasts: Sequence[np.ndarray]
+        self, x_KxD: np.ndarray, at_K: np.ndarray, by: Turn, pasts: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        y_KxD, shape = self.norm(x_KxD), (len(x_KxD), self.heads, self.size)
-        q_KxHxE, k_KxHxE, v_KxHxE = (f(y_KxD).reshape(shape) for f in (self.query, self.key, self.value))
+        y_KxD = self.norm(x_KxD)
+        said_KxGxE = np.concatenate([f(y_KxD) for f in (self.query, self.key, self.value)], axis=1)
+        said_KxGxE = said_KxGxE.reshape(len(x_KxD), 3 * self.heads, self.size)
+        both = slice(2 * self.heads)
         if self.rotary:
-            q_KxHxE, k_KxHxE = rotated(q_KxHxE, at_K), rotated(k_KxHxE, at_K)
+            said_KxGxE[:, both] = rotated(said_KxGxE[:, both], by)
+        q_KxHxE = said_KxGxE[:, : self.heads]
         most = int(at_K.max()) + 1
         memory = np.zeros((len(x_KxD), 2, most, self.heads, self.size), np.float32)
         for k, (past, at) in enumerate(zip(pasts, at_K.tolist(), strict=True)):
             memory[k, :, :at] = past
-            memory[k, 0, at], memory[k, 1, at] = k_KxHxE[k], v_KxHxE[k]
+            memory[k, :, at] = said_KxGxE[k, self.heads :].reshape(2, self.heads, self.size)
         scores_KxHxS = np.matmul(memory[:, 0].transpose(0, 2, 1, 3), q_KxHxE[..., None])[..., 0]
         scores_KxHxS *= np.float32(self.size**-0.5)
-        if at_K.min() + 1 < most:
+        if len(x_KxD) > 1 and at_K.min() + 1 < most:
             scores_KxHxS[np.broadcast_to((np.arange(most) > at_K[:, None])[:, None], scores_KxHxS.shape)] = -np.inf
         weights_KxHxS = np.exp(scores_KxHxS - scores_KxHxS.max(axis=-1, keepdims=True))
         weights_KxHxS /= weights_KxHxS.sum(axis=-1, keepdims=True)
@@ -147,7 +151,9 @@ class Layer:
     def start(self) -> dict[str, np.ndarray]:
         return self.lstm.start()
 
-    def __call__(self, x_KxD: np.ndarray, at_K: np.ndarray, pasts: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+    def __call__(
+        self, x_KxD: np.ndarray, at_K: np.ndarray, by: Turn, pasts: Sequence[Any]
+    ) -> tuple[np.ndarray, list[Any]]:
         new = [{name: x.copy() for name, x in past.items()} for past in pasts]
         y_KxD = np.concatenate([self.lstm(x_KxD[k : k + 1], state) for k, state in enumerate(new)])
         return self.norm(y_KxD, x_KxD), new
