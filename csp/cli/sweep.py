@@ -1,5 +1,6 @@
 """Trains a grid of sparsities, methods, structures and seeds; stopped, it goes on where it was.
 
+csp sweep configs/lm_grid.toml --out runs/lm_grid     # the grids that the recipe has, [[sweep]]
 csp sweep configs/digits.toml --out runs/grid --sparsity 0.5,0.75,0.9 --method compressed_sensing,gradual --seeds 0,1,2
 """
 
@@ -7,6 +8,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from csp.cli.tables import table
 
@@ -40,19 +42,25 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(records))
         return 0
-    head = ["method", "structure", "sparsity", "seed", "WER", "95 %", "bytes"]
+    speech = "wer" in records[0]
+    head = ["method", "structure", "metric", "sparsity", "seed", "WER" if speech else "perplexity", "95 %", "bytes"]
     rows = [
         [
-            record["method"],
+            record["method"] + (f", {record['rungs']} rungs" if record["rungs"] > 1 else ""),
             record["structure"],
+            record["metric"],
             f"{record['sparsity']:.1%}",
             str(record["seed"]),
-            f"{record['wer']:.2%}",
-            f"{record['wer_low']:.2%}-{record['wer_high']:.2%}",
+            *_quality(record, "wer" if speech else "perplexity", ".2%" if speech else ".2f"),
             f"{record['bytes']:,}",
         ]
         for record in records
     ]
-    print(table(head, rows, right=(2, 3, 4, 5, 6)))
+    print(table(head, rows, right=(3, 4, 5, 6, 7)))
     print(f"\n{options.out}/results.json has them all; csp plot {options.out} draws them")
     return 0
+
+
+def _quality(record: dict[str, Any], name: str, form: str) -> list[str]:
+    value, low, high = (format(record[key], form) for key in (name, f"{name}_low", f"{name}_high"))
+    return [value, f"{low}-{high}"]

@@ -184,7 +184,7 @@ class Decode:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """`kind` is "recogniser" or "lm"; `model` is what `MODELS` has for it."""
+    """`kind` is "recogniser" or "lm"; `model` is what `MODELS` has for it; `sweep` the grids of `csp sweep`."""
 
     version: int = VERSION
     kind: str = "recogniser"
@@ -195,6 +195,7 @@ class Config:
     train: Train = Train()
     sparsity: Sparsity = Sparsity()
     decode: Decode = Decode()
+    sweep: tuple[dict[str, Any], ...] = ()
 
 
 def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:

@@ -15,6 +15,7 @@ import csp
 from csp import models
 from csp.formats import writing
 from csp.models import lm
+from csp.runtime import lmbench
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Normaliser, Tokens
@@ -186,7 +187,7 @@ class Language(task.Task):
         lmfile.save(path, self.config, params, self.tokens, rules, about)
 
     def test(self, path: Path, data: Texts) -> dict[str, Any]:
-        return self.score(path, data.test).summary()
+        return self.score(path, data.test).summary() | {"label_us": lmbench.latency(path)}
 
     def score(self, path: Path, sentences: Sentences) -> perplexity.Surprise:
         model = lmfile.load(path)

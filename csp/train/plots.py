@@ -38,8 +38,9 @@ def draw(runs: Sequence[Finished], out: Path) -> list[Path]:
     except ImportError:
         raise ValueError("drawing needs matplotlib: pip install 'csp-jax[speech]'") from None
     matplotlib.use("Agg")
+    speech = "wer" in runs[0].report
     return [
-        _quality(runs, out / "quality.png"),
+        _quality(runs, out / "quality.png") if speech else _surprise(runs, out / "quality.png"),
         _training(runs, out / "training.png"),
         _layers(runs[-1], out / "layers.png"),
     ]
@@ -88,23 +89,80 @@ def _quality(runs: Sequence[Finished], path: Path) -> Path:
     return _save(figure, path)
 
 
+def _surprise(runs: Sequence[Finished], path: Path) -> Path:
+    """Perplexity against bytes and against the time of a label; a colour for each structure, a form for each way."""
+    models = [(run.report["config"], model) for run in runs for model in run.report["models"]]
+    figure, (by_size, by_time) = _figure(2, 4.4)
+    structures = sorted({model["structure"] for _, model in models})
+    forms = {"dense": "*", "calibrated": "o", "calibrated, trained": "s", "rungs": "^", "other": "D"}
+    for axes, key, scale in ((by_size, "bytes", 1e-3), (by_time, "label_us", 1.0)):
+        for config, model in models:
+            axes.plot(
+                model[key] * scale,
+                model["perplexity"],
+                forms[_way(config, model)],
+                color=_COLOURS[structures.index(model["structure"]) % len(_COLOURS)],
+                markersize=5,
+                alpha=0.75,
+            )
+        front = pareto([(model[key] * scale, model["perplexity"]) for _, model in models])
+        axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=0.8, label="Pareto front")
+    _style(by_size, "Perplexity against the size of the file", "kB", "perplexity of a word")
+    _style(by_time, "Perplexity against the time of a label", "microseconds, one hypothesis", "perplexity of a word")
+    for axes in (by_size, by_time):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    for structure, colour in zip(structures, _COLOURS, strict=False):
+        by_size.plot([], [], "s", color=colour, label=structure)
+    for name, form in forms.items():
+        by_time.plot([], [], form, color="grey", label=name)
+    for axes in (by_size, by_time):
+        axes.legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _way(config: dict[str, Any], model: dict[str, Any]) -> str:
+    if model["method"] == "dense":
+        return "dense"
+    if model["method"] != "calibrated":
+        return "other"
+    if config["sparsity"]["options"].get("rungs", 1) > 1 or len(config["sparsity"]["targets"]) > 1:
+        return "rungs"
+    return "calibrated, trained" if model["steps"] else "calibrated"
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other beats or equals in both numbers, the smaller the better, by the first."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
 def _training(runs: Sequence[Finished], path: Path) -> Path:
     figure, (loss, sparsity, valid) = _figure(3)
     for colour, run in zip(_COLOURS * 8, runs, strict=False):
         records = logs.records(run.folder / "metrics.jsonl")
         steps = [r for r in records if "loss" in r]
-        heard = [r for r in records if "valid_wer" in r]
+        heard = [(r["step"], 100 * r["valid_wer"]) for r in records if "valid_wer" in r]
+        heard += [(r["step"], r["valid_perplexity"]) for r in records if "valid_perplexity" in r]
         loss.plot(
             [r["step"] for r in steps], [r["loss"] for r in steps], color=colour, linewidth=1, label=run.folder.name
         )
         sparsity.plot([r["step"] for r in steps], [100 * r["sparsity"] for r in steps], color=colour, linewidth=1.5)
-        valid.plot([r["step"] for r in heard], [100 * r["valid_wer"] for r in heard], "o-", color=colour, markersize=4)
+        valid.plot(*np.array(heard).reshape(-1, 2).T, "o-", color=colour, markersize=4)
     _style(loss, "Loss for each label", "step", "nats")
     _style(sparsity, "Zeros in matrices", "step", "%")
-    _style(valid, "Words wrong, validation", "step", "WER, %")
+    speech = "wer" in runs[0].report
+    _style(
+        valid, f"{'Words wrong' if speech else 'Perplexity'}, validation", "step", "WER, %" if speech else "of a word"
+    )
     loss.set_yscale("log")
-    valid.set_ylim(bottom=0)
-    loss.legend(frameon=False, fontsize=8)
+    if speech:
+        valid.set_ylim(bottom=0)
+    if len(runs) <= len(_COLOURS):
+        loss.legend(frameon=False, fontsize=8)
     return _save(figure, path)
 
 

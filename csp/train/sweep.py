@@ -2,51 +2,62 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from csp.formats import writing
 from csp.speech import synth
 from csp.train import config, row, session
+from csp.train.config import ConfigError
+from csp.train.plain import toml
 
 DENSE = "dense"
 
 
-def points(grid: dict[str, Sequence[str]]) -> Iterator[list[tuple[str, str]]]:
-    """The overrides of every run; a dense run has no sparsity, so that there is one for each seed."""
+Grid = Mapping[str, Sequence[Any]]  # the values of each key
+Point = list[tuple[str, Any]]
+
+
+def points(grids: Sequence[Grid]) -> Iterator[Point]:
+    """The overrides of every run, of one grid after the other.
+
+    A dense run has no sparsity, so that there is one for each seed; N:M says its own.
+    """
     seen = set()
-    for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        if chosen.get("sparsity.method") == DENSE:
-            chosen = {
-                key: value for key, value in chosen.items() if key not in ("sparsity.target", "sparsity.structure")
-            }
-        key = tuple(chosen.items())
-        if key not in seen:
-            seen.add(key)
-            yield list(chosen.items())
+    for grid in grids:
+        for values in itertools.product(*grid.values()):
+            chosen = dict(zip(grid, values, strict=True))
+            if chosen.get("sparsity.method") == DENSE:
+                chosen = {key: chosen[key] for key in chosen if key not in ("sparsity.target", "sparsity.structure")}
+            if ":" in str(chosen.get("sparsity.structure", "")):
+                chosen = {key: chosen[key] for key in chosen if key != "sparsity.target"}
+            if (key := _name(list(chosen.items()))) not in seen:
+                seen.add(key)
+                yield list(chosen.items())
 
 
 def sweep(
     recipe: Path,
     out: Path,
-    grid: dict[str, Sequence[str]],
+    grid: Grid,
     overrides: Sequence[tuple[str, str]],
     quiet: bool = False,
     together: bool = False,
 ) -> list[dict[str, Any]]:
     """Runs what has not been run, goes on with what was stopped, and writes results.json after each.
 
-    `together` trains the seeds of one point in one program.
+    Without a `grid` it runs those of the recipe, [[sweep]]. `together` trains the seeds of one point in one program.
     """
-    shared = list(overrides)
     said = config.read(recipe, overrides)
+    shared, grids = [*overrides, ("sweep", "[]")], [grid] if grid else _checked(said.sweep)
     if said.data.synth and said.kind == "recogniser":
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
     records = []
-    for chosen in _rows(grid) if together else ([point] for point in points(grid)):
+    for chosen in _rows(grids) if together else ([point] for point in points(grids)):
         folders = [out / _name(point) for point in chosen]
         everything = [[*shared, *((key, _toml(value)) for key, value in point)] for point in chosen]
         left = [i for i, folder in enumerate(folders) if _report(folder) is None]
@@ -60,16 +71,34 @@ def sweep(
     return records
 
 
-def _rows(grid: dict[str, Sequence[str]]) -> list[list[list[tuple[str, str]]]]:
+def _checked(grids: Sequence[dict[str, Any]]) -> Sequence[Grid]:
+    if not grids:
+        raise ConfigError("nothing to sweep: name --sparsity, --method, ..., or give the config a [[sweep]]")
+    for grid in grids:
+        for key, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise ConfigError(f"sweep: {key} = {values!r} is no list of values")
+    return grids
+
+
+def _rows(grids: Sequence[Grid]) -> list[list[Point]]:
     """The points that differ in their seed only, side by side."""
-    rows: dict[tuple[tuple[str, str], ...], list[list[tuple[str, str]]]] = {}
-    for point in points(grid):
-        rows.setdefault(tuple(item for item in point if item[0] != "train.seed"), []).append(point)
+    rows: dict[str, list[Point]] = {}
+    for point in points(grids):
+        rows.setdefault(_name([item for item in point if item[0] != "train.seed"]), []).append(point)
     return list(rows.values())
 
 
-def _name(point: Sequence[tuple[str, str]]) -> str:
-    return "-".join(value.replace(" ", "").replace(":", "of") for _, value in point) or "run"
+def _name(point: Point) -> str:
+    """A folder for it: "entries-fisher-0.5-200"; of a table its keys too."""
+    return "-".join(_short(value) for _, value in point) or "run"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "".join(f"{key}{_short(inner)}" for key, inner in value.items()) or "plain"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^A-Za-z0-9._]+", "", text.replace(":", "of"))
 
 
 def _report(folder: Path) -> dict[str, Any] | None:
@@ -77,7 +106,10 @@ def _report(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _toml(value: str) -> str:
+def _toml(value: Any) -> str:
+    """As one writes it in TOML; a word of the command line may be a number."""
+    if not isinstance(value, str):
+        return toml(value)
     try:
         float(value)
     except ValueError:
@@ -85,22 +117,28 @@ def _toml(value: str) -> str:
     return value
 
 
-def _record(found: dict[str, Any], folder: Path, chosen: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _said(value: Any) -> str:
+    return shlex.quote(value if isinstance(value, str) else toml(value))
+
+
+def _record(found: dict[str, Any], folder: Path, chosen: Point) -> dict[str, Any]:
     """A flat record of quality; operations are those of the weights alone, 6 a weight and frame for a step."""
     said = found["config"]
     keys = ("wer", "wer_low", "wer_high", "perplexity", "perplexity_low", "perplexity_high", "bits_per_character")
-    keys += ("words", "bytes", "dense_bytes", "rtf", "valid", "seconds", "parameters")
+    keys += ("words", "bytes", "dense_bytes", "rtf", "label_us", "valid", "seconds", "parameters")
     return {key: found[key] for key in keys if key in found} | {
         "task": found["name"],
         "head": said["model"]["head"] if said["kind"] == "recogniser" else said["model"]["network"],
         "structure": found["structure"],
         "sparsity": 1 - found["pruned_density"] if found["method"] != DENSE else 0.0,
         "method": found["method"],
+        "metric": found["metric"],
+        "rungs": said["sparsity"]["options"].get("rungs", 1),
         "seed": said["train"]["seed"],
         "steps": said["train"]["steps"],
         "train_flops": _flops(found),
         "folder": folder.name,
-        "command": f"csp train configs/{found['name']}.toml" + "".join(f" --{key} {value}" for key, value in chosen),
+        "command": " ".join([f"csp train configs/{found['name']}.toml", *(f"--{k} {_said(v)}" for k, v in chosen)]),
     }
 
 
