@@ -102,7 +102,7 @@ class Packed(Ahead):
     def __init__(self, sentences: Sentences, size: int, length: int, seed: int):
         self.pieces = _pieces(sentences, length)
         self.sentences, self.size, self.length, self.seed = sentences, size, length, seed
-        self.per_epoch = int((self.pieces[:, 1] + self.pieces[:, 2]).sum()) // (length * size)
+        self.per_epoch = int(_lengths(self.pieces).sum()) // (length * size)
         if not self.per_epoch:
             raise DataError(f"{len(sentences)} sentences fill no batch of {size} rows: lower train.batch, or add text")
         self._plan: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))
@@ -118,7 +118,7 @@ class Packed(Ahead):
         if self._plan[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
             order = rng.permutation(len(self.pieces))
-            edges = _edges(self.pieces[order, 1] + self.pieces[order, 2], self.length)
+            edges = _edges(_lengths(self.pieces[order]), self.length)
             self._plan = (epoch, order, edges)
         return self._plan[1:]
 
@@ -126,14 +126,13 @@ class Packed(Ahead):
 def in_order(sentences: Sentences, size: int, length: int) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every sentence once: (the sentence of each document of each row, batch); the last batch is padded."""
     pieces = _pieces(sentences, length)
-    edges = _edges(pieces[:, 1] + pieces[:, 2], length)
-    owner = np.searchsorted(sentences.starts, pieces[:, 0], side="right") - 1
+    edges = _edges(_lengths(pieces), length)
     for first in range(0, len(edges) - 1, size):
         spans = [(edges[r], edges[r + 1]) for r in range(first, min(first + size, len(edges) - 1))]
         spans += [(0, 0)] * (size - len(spans))
         own = np.zeros((size, max(b - a for a, b in spans) + 1), np.int64)
         for row, (a, b) in enumerate(spans):
-            own[row, 1 : 1 + b - a] = owner[a:b]
+            own[row, 1 : 1 + b - a] = pieces[a:b, 0]
         yield own, fill(sentences, [pieces[a:b] for a, b in spans], length)
 
 
@@ -142,7 +141,7 @@ def fill(sentences: Sentences, rows: Sequence[np.ndarray], length: int) -> Batch
     inputs, targets, documents = (np.zeros((len(rows), length), np.int32) for _ in range(3))
     for row, pieces in enumerate(rows):
         at = 0
-        for number, (first, count, ends, begins) in enumerate(pieces, 1):
+        for number, (_, first, count, ends, begins) in enumerate(pieces, 1):
             here, labels = slice(at, at + count + ends), sentences.labels[first : first + count]
             before = BLANK if begins else sentences.labels[first - 1]
             inputs[row, here] = np.concatenate([[before], labels])[: count + ends]
@@ -153,15 +152,21 @@ def fill(sentences: Sentences, rows: Sequence[np.ndarray], length: int) -> Batch
 
 
 def _pieces(sentences: Sentences, length: int) -> np.ndarray:
-    """(first label, how many, 1 if the sentence ends there, 1 if it begins) of each; one longer than a row is cut."""
+    """(sentence, first label, how many, does the sentence end there, does it begin); one longer than a row is cut."""
     first, counts = sentences.starts[:-1], np.diff(sentences.starts)
     if counts.max() < length:
-        return np.stack([first, counts, np.ones_like(counts), np.ones_like(counts)], 1)
+        yes = np.ones_like(counts)
+        return np.stack([np.arange(len(counts)), first, counts, yes, yes], 1)
     cut = []
-    for begin, count in zip(first.tolist(), counts.tolist(), strict=True):
+    for number, (begin, count) in enumerate(zip(first.tolist(), counts.tolist(), strict=True)):
         for at in range(0, count + 1, length):
-            cut.append((begin + at, min(length, count - at), int(count - at < length), int(at == 0)))
+            cut.append((number, begin + at, min(length, count - at), int(count - at < length), int(at == 0)))
     return np.array(cut)
+
+
+def _lengths(pieces: np.ndarray) -> np.ndarray:
+    """Places in a row: the labels, and the end."""
+    return pieces[:, 2] + pieces[:, 3]
 
 
 def _edges(lengths: np.ndarray, length: int) -> np.ndarray:
