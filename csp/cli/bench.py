@@ -20,12 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from csp.runtime import bench
-    from csp.runtime.recognizer import file_of
+    from csp.runtime.recognizer import file_of, kind_of
 
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats} must be positive")
     path = file_of(options.model)
-    if _kind(path) == "lm":
+    if kind_of(path) == "lm":
         return _read(path, options)
     found = bench.measure(path, options.audio, options.repeats)
     if options.json:
@@ -83,11 +83,3 @@ def _walks(found: dict[str, Any]) -> str:
     if found["onnxruntime_int8_us"] is not None:
         walks.append(f"onnxruntime's dynamic int8 {found['onnxruntime_int8_us'] / stored['matrices_us']:.1f}x")
     return f"{stored['matrices_us']:.0f} us; {', '.join(walks)}"
-
-
-def _kind(path: Path) -> str:
-    from csp import formats
-
-    with formats.open(path) as file:
-        said = file.manifest.config
-    return said.get("kind", "") if isinstance(said, dict) else ""

@@ -1,6 +1,7 @@
 """Makes a trained model sparse: at once, or with more training by a config.
 
 csp prune model.safetensors --sparsity 0.8 -o small.safetensors
+csp prune lm.safetensors --structure 12:128 --metric admm --text my.txt -o small.safetensors
 csp prune model.safetensors --structure 12:128 --config configs/digits.toml --out-run runs/pruned
 """
 
@@ -15,6 +16,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that csp trained")
     parser.add_argument("--sparsity", type=float, metavar="S", help="the share of zeros, between 0 and 1")
     parser.add_argument("--structure", default="entries", help='"entries", "12:128", "blocks 16x1", ...')
+    parser.add_argument(
+        "--metric", default="magnitude", help="of a language model: fisher, admm, ... by what --text says"
+    )
+    parser.add_argument("--text", type=Path, metavar="FILE", help="of a language model, one sentence a line")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write, without training")
     parser.add_argument("--config", type=Path, metavar="CONFIG", help="train on by this config")
     parser.add_argument("--out-run", type=Path, metavar="DIR", help="the run directory of that training")
@@ -30,9 +35,13 @@ def run(options: argparse.Namespace) -> int:
         target = [("sparsity.target", str(options.sparsity))] if options.sparsity is not None else []
         start = [("train.init", str(options.model)), ("sparsity.structure", options.structure), *target]
         found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
-        path, size, wer = found["file"], found["bytes"], f", {found['wer']:.2%} of the words wrong"
+        path, size = found["file"], found["bytes"]
+        wer = (
+            f", {found['wer']:.2%} of the words wrong" if "wer" in found else f", perplexity {found['perplexity']:.2f}"
+        )
     else:
-        found = export.prune(options.model, options.out, options.sparsity, options.structure, options.overwrite)
+        how = (options.sparsity, options.structure, options.metric, options.text, options.overwrite)
+        found = export.prune(options.model, options.out, *how)
         path, size, wer = options.out, found["bytes"], ""
     print(json.dumps(found) if options.json else f"{path}: {amount(size)}{wer}")
     return 0

@@ -23,7 +23,7 @@ def measure(path: Path, repeats: int = 5) -> dict[str, Any]:
     loads = interleaved(
         {name: lambda form=form: LanguageModel(path, form=form) for name, form in FORMS.items()}, repeats
     )
-    steps = {(n, name): _step(model, n) for name, model in models.items() for n in AT_ONCE}
+    steps = {(n, name): step(model, n) for name, model in models.items() for n in AT_ONCE}
     times = interleaved(steps, 10 * repeats)
     walks = interleaved({name: walk(model.kernels, matrices(model)) for name, model in models.items()}, 10 * repeats)
     rows = [
@@ -46,15 +46,15 @@ def measure(path: Path, repeats: int = 5) -> dict[str, Any]:
 
 def latency(path: Path, repeats: int = 100) -> float:
     """Microseconds of a label of one hypothesis, as the model is stored: the fastest tenth, whatever else runs."""
-    step, times = _step(LanguageModel(path), 1), []
+    call, times = step(LanguageModel(path), 1), []
     for _ in range(repeats):
         start = time.perf_counter()
-        step()
+        call()
         times.append(time.perf_counter() - start)
     return 1e6 * float(np.quantile(times, 0.1))
 
 
-def _step(model: LanguageModel, count: int) -> Callable[[], Any]:
+def step(model: LanguageModel, count: int) -> Callable[[], Any]:
     past = _past(model)
     labels = [1 + i % (model.tokens.size - 1) for i in range(count)]
     return lambda: model.after(labels, [past] * count)

@@ -48,6 +48,13 @@ def file_of(path: str | Path) -> Path:
     return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
 
 
+def kind_of(path: str | Path) -> str:
+    """ "recogniser" or "lm"; nothing if csp did not train it."""
+    with formats.open(path) as file:
+        said = file.manifest.config
+    return said.get("kind", "") if isinstance(said, dict) else ""
+
+
 class Model:
     """What streams share: packed weights, nothing that changes. `form` "float32" or "int8" makes the weights dense."""
 

@@ -1,5 +1,6 @@
 """What can be delivered from a run at any time: its newest checkpoint, or a smaller model without training."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 
 import csp
 from csp.formats import FormatError
-from csp.train import checkpoints, config, kinds, loop, modelfile, pruning, step
+from csp.runtime.recognizer import kind_of
+from csp.train import checkpoints, config, kinds, language, lmfile, loop, modelfile, pruning, step
 from csp.train.config import ConfigError, Sparsity
 from csp.train.data import INPUTS
 
@@ -33,16 +35,33 @@ def export(run: Path, out: Path, overwrite: bool = False) -> Path:
     return out
 
 
-def prune(model: Path, out: Path, sparsity: float | None, structure: str, overwrite: bool = False) -> dict[str, Any]:
-    """Writes the model with that share of its matrices' entries, or units, set to zero; nothing is trained."""
+def prune(
+    model: Path,
+    out: Path,
+    sparsity: float | None,
+    structure: str,
+    metric: str = "magnitude",
+    text: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes the model with that share of its matrices' entries, or units, set to zero; nothing is trained.
+
+    A language model may be pruned by what a text says of its weights; see `csp.train.calibrate` for metrics.
+    """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists: choose another name, or --overwrite")
-    found = modelfile.load(model)
-    said = Sparsity(method="one_shot", target=sparsity, structure=structure)
-    rules = pruning.rules_of(said, found.params, sparsity)
-    if not rules:
+    said = Sparsity(method="one_shot", target=sparsity, structure=structure, metric=metric)
+    if not pruning.is_fixed(structure) and sparsity is None:
         raise ConfigError(f"--sparsity is needed for structure {structure!r}, such as --sparsity 0.9")
+    about = {"pruned_from": model.name}
+    if kind_of(model) == lmfile.KIND:
+        language.prune(model, out, dataclasses.replace(said, method=pruning.CALIBRATED), text, about)
+        return csp.formats.inspect(out)
+    if text is not None or metric != "magnitude":
+        raise ConfigError(f"{model} is no language model, which --text and --metric are for")
+    found = modelfile.load(model)
+    rules = pruning.rules_of(said, found.params, sparsity)
     params = csp.compress(jax.tree.map(jnp.asarray, found.params), *rules)
     csp.verify(params, *rules)
-    modelfile.save(out, found.setup, params, found.tokens, rules, {"pruned_from": model.name})
+    modelfile.save(out, found.setup, params, found.tokens, rules, about)
     return csp.formats.inspect(out)

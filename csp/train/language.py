@@ -21,7 +21,7 @@ from csp.speech import tokens as tokens_
 from csp.speech.tokens import Normaliser, Tokens
 from csp.train import calibrate, lmfile, mesh, perplexity, pruning, task
 from csp.train import text as packing
-from csp.train.config import Config, ConfigError, Data
+from csp.train.config import Config, ConfigError, Data, Sparsity, Train
 from csp.train.data import INPUTS
 from csp.train.text import Batch, Sentences
 
@@ -151,11 +151,12 @@ class Language(task.Task):
     REMEMBERED = ("ranks", "norms")
 
     def calibrated(
-        self, target: float | None, params: Any, batches: packing.Packed, said: dict[str, Any]
+        self, target: float | None, params: Any, batches: packing.Packed | None, said: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         sparsity = self.config.sparsity
         model = calibrate.Model(self.losses, self._grams)
-        some = [batches.at(number) for number in range(sparsity.options.get("batches", _CALIBRATING))]
+        many = min(sparsity.options.get("batches", _CALIBRATING), batches.per_epoch) if batches else 0
+        some = [batches.at(number) for number in range(many)] if batches else []
         if sparsity.structure == "rank":
             if target is None:
                 raise ConfigError("sparsity.target is needed: the fraction of the bytes that factors save")
@@ -195,6 +196,22 @@ class Language(task.Task):
 
     def _surprise(self, losses: Any, params: Any, sentences: Sentences) -> perplexity.Surprise:
         return perplexity.measure(losses, params, sentences, self.config.train.batch, self.config.data.length)
+
+
+def prune(path: Path, out: Path, sparsity: Sparsity, where: Path | None, about: dict[str, Any]) -> None:
+    """Writes a model file anew, pruned by what a text says of its weights; by magnitude it needs none."""
+    found = lmfile.load(path)
+    data = Data(train=str(where or ""), synth="" if where else "digits")
+    config = Config(kind=lmfile.KIND, data=data, model=found.config, sparsity=sparsity, train=Train(init=str(path)))
+    task = Language(config, {"tokens": found.tokens.as_json()})
+    if where is None and sparsity.metric != "magnitude":
+        raise ConfigError(f"metric {sparsity.metric!r} looks at data: --text FILE")
+    batches = None
+    if where is not None:
+        batches = packing.Packed(packing.encode(text.lines(where), found.tokens, str(where)), 16, data.length, 0)
+    params, _ = task.calibrated(sparsity.target, task.initial, batches, {})
+    rules = pruning.rules_of(sparsity, params, sparsity.target)
+    task.save(out, params, rules, about)
 
 
 def read(path: Path, where: Path, split: str = "", size: int = 16, length: int = 128) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     """The config's rules, then one for every other matrix that is worth pruning."""
     if sparsity.method == CALIBRATED and sparsity.structure == "rank":
         return ()  # factors train as they are
-    if sparsity.method == "dense" or (target is None and not _fixed(sparsity.structure) and not sparsity.rules):
+    if sparsity.method == "dense" or (target is None and not is_fixed(sparsity.structure) and not sparsity.rules):
         return ()
     known = METRICS
     if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
@@ -77,13 +77,13 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
         )
         for r in sparsity.rules
     ]
-    if target is None and not _fixed(sparsity.structure):
+    if target is None and not is_fixed(sparsity.structure):
         return tuple(given)
     metric, budget = (
         _named(known, sparsity.metric, "metric")(),
         _named(BUDGETS, sparsity.budget, "budget")(),
     )
-    share = None if _fixed(sparsity.structure) else target
+    share = None if is_fixed(sparsity.structure) else target
     if (part := _part(sparsity.structure)) is not None:
         return (*given, csp.Rule(part[0], part[1], metric, share, budget))
     found = structure(sparsity.structure)
@@ -131,7 +131,7 @@ def rungs_of(config: Config) -> list[tuple[float | None, bool]]:
     return found
 
 
-def _fixed(said: str) -> bool:
+def is_fixed(said: str) -> bool:
     return ":" in said
 
 
