@@ -3,7 +3,7 @@
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,12 +151,16 @@ class Language(task.Task):
     REMEMBERED = ("ranks", "norms")
 
     def calibrated(
-        self, target: float | None, params: Any, batches: packing.Packed | None, said: dict[str, Any]
+        self, target: float | None, params: Any, batches: packing.Packed, said: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        sparsity = self.config.sparsity
-        model = calibrate.Model(self.losses, self._grams)
-        many = min(sparsity.options.get("batches", _CALIBRATING), batches.per_epoch) if batches else 0
-        some = [batches.at(number) for number in range(many)] if batches else []
+        many = min(self.config.sparsity.options.get("batches", _CALIBRATING), batches.per_epoch)
+        return self.pruned(target, params, [batches.at(number) for number in range(many)], said)
+
+    def pruned(
+        self, target: float | None, params: Any, some: Sequence[Batch], said: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """By what these batches say."""
+        sparsity, model = self.config.sparsity, calibrate.Model(self.losses, self._grams)
         if sparsity.structure == "rank":
             if target is None:
                 raise ConfigError("sparsity.target is needed: the fraction of the bytes that factors save")
@@ -206,10 +210,11 @@ def prune(path: Path, out: Path, sparsity: Sparsity, where: Path | None, about: 
     task = Language(config, {"tokens": found.tokens.as_json()})
     if where is None and sparsity.metric != "magnitude":
         raise ConfigError(f"metric {sparsity.metric!r} looks at data: --text FILE")
-    batches = None
+    some: list[Batch] = []
     if where is not None:
-        batches = packing.Packed(packing.encode(text.lines(where), found.tokens, str(where)), 16, data.length, 0)
-    params, _ = task.calibrated(sparsity.target, task.initial, batches, {})
+        sentences = packing.encode(text.lines(where), found.tokens, str(where)).some(_CALIBRATING * 250)
+        some = [batch for _, batch in packing.in_order(sentences, 16, data.length)][:_CALIBRATING]
+    params, _ = task.pruned(sparsity.target, task.initial, some, {})
     rules = pruning.rules_of(sparsity, params, sparsity.target)
     task.save(out, params, rules, about)
 

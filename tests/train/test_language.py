@@ -245,3 +245,37 @@ def test_a_grid_of_the_recipe_is_swept_and_goes_on(plain, tmp_path, capsys):
     assert main(["plot", str(tmp_path / "g"), "--json"]) == 0
     assert (tmp_path / "g" / "quality.png").stat().st_size > 10_000
     assert formats.inspect(tmp_path / "g" / "2of4" / "model.safetensors")
+
+
+def test_a_file_is_pruned_by_a_text_without_a_config(plain, tmp_path, capsys):
+    _, out, _ = plain
+    (tmp_path / "t.txt").write_text("\n".join(synth.sentences("commands", 300, 5)))
+    model, new = str(out / "model.safetensors"), str(tmp_path / "m.safetensors")
+    say = ["prune", model, "-o", new, "--sparsity", "0.5", "--metric", "admm"]
+    assert main(say) == 2
+    assert "metric 'admm' looks at data: --text FILE" in capsys.readouterr().err
+    assert main([*say, "--text", str(tmp_path / "t.txt")]) == 0
+    matrices = [w for w in jax.tree.leaves(lmfile.load(new).params["blocks"]) if w.ndim > 1]
+    assert all(int((w != 0).sum()) == w.size // 2 for w in matrices)
+    assert main([*say, "--text", str(tmp_path / "t.txt")]) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("structure", "metric"), [("entries", "admm"), ("rank", "second_order"), ("2:4", "fisher")])
+def test_an_lstm_is_pruned_by_data_too(structure, metric, tmp_path):
+    (tmp_path / "lm.toml").write_text(RECIPE)
+    said = [("model.network", "lstm"), ("sparsity.method", "calibrated"), ("sparsity.options", "{batches = 2}")]
+    said += [("sparsity.metric", metric), ("sparsity.structure", f'"{structure}"'), ("sparsity.target", "0.5")]
+    found = session.train(tmp_path / "lm.toml", tmp_path / "run", said, quiet=True)
+    model = lmfile.load(tmp_path / "run" / "model.safetensors")
+    cells = model.params["blocks"][0]["lstm"]
+    if structure == "rank":
+        assert any(isinstance(cells[name], Factors) for name in ("input", "recurrent"))
+    else:
+        assert all(int((cells[name] != 0).sum()) == cells[name].size // 2 for name in ("input", "recurrent"))
+    row = [3, 1, 2]
+    inputs, targets = jnp.array([[0, *row]]), jnp.array([[*row, 0]])
+    losses = models.apply(model.structure, model.params, "losses", inputs, targets, jnp.ones_like(inputs))
+    score = LanguageModel(tmp_path / "run" / "model.safetensors").score([row])[0]
+    assert score == pytest.approx(-float(losses.sum()), abs=1e-3)
+    assert np.isfinite(found["perplexity"])
