@@ -20,14 +20,7 @@ from csp.train.corpus import Corpus
 
 WEIGHTS = tuple(np.round(np.arange(0, 1.55, 0.1), 2).tolist())
 BONUSES = tuple(np.round(np.arange(-1, 3.05, 0.25), 2).tolist())
-_NEAR = (
-    (1.0, 0.0),
-    (0.5, 0.0),
-    (0.75, 0.0),
-    (1.0, 0.5),
-    (1.0, -0.5),
-    (0.5, -0.5),
-)  # times the weight, beside the bonus
+_NEAR = ((1.0, 0.0), (1.25, 0.0), (0.75, 0.0), (0.5, 0.0), (1.0, 0.5), (1.0, -0.5), (0.5, -0.5))  # (times, plus)
 
 
 class Choice(NamedTuple):
