@@ -106,7 +106,7 @@ class Attention:
     NAMES = ("query", "key", "value", "out")
 
     def __init__(self, config: Any, source: Source, path: str):
-        self.heads, self.width = config.heads, config.width
+        self.kernels, self.heads, self.width = source.kernels, config.heads, config.width
         self.remembered = config.left * config.chunk if config.streaming else 0
         self.norm = Norm(source, f"{path}/norm", config.width)
         expect(config.width % (2 * config.heads) == 0, path, f"shares {config.width} among {config.heads} heads")
@@ -114,24 +114,19 @@ class Attention:
         self.query, self.key, self.value, self.out = made
 
     def start(self) -> State:
-        nothing = np.zeros((0, self.heads, self.width // self.heads), np.float32)
-        return {"keys": nothing, "values": nothing}
+        return {"memory": np.zeros((2, 0, self.heads, self.width // self.heads), np.float32)}
 
     def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
         x_TxD = self.norm(x_TxD)
         shape = (len(x_TxD), self.heads, self.width // self.heads)
         by = turn(seen + np.arange(len(x_TxD)), shape[2])
         q_TxHxE, k_TxHxE = (rotated(f(x_TxD).reshape(shape), by) for f in (self.query, self.key))
-        k_SxHxE = np.concatenate([state["keys"], k_TxHxE])
-        v_SxHxE = np.concatenate([state["values"], self.value(x_TxD).reshape(shape)])
-        scale = np.float32(shape[2] ** -0.5)
-        scores_HxTxS = np.matmul(q_TxHxE.transpose(1, 0, 2), k_SxHxE.transpose(1, 2, 0)) * scale
-        weights_HxTxS = np.exp(scores_HxTxS - scores_HxTxS.max(axis=-1, keepdims=True))
-        weights_HxTxS /= weights_HxTxS.sum(axis=-1, keepdims=True)
-        mixed_HxTxE = np.matmul(weights_HxTxS, v_SxHxE.transpose(1, 0, 2))
-        first = max(0, len(k_SxHxE) - self.remembered)
-        state["keys"], state["values"] = k_SxHxE[first:].copy(), v_SxHxE[first:].copy()
-        return self.out(mixed_HxTxE.transpose(1, 0, 2).reshape(x_TxD.shape))
+        new = np.stack([k_TxHxE, self.value(x_TxD).reshape(shape)])
+        memory = np.concatenate([state["memory"], new], axis=1)
+        places = memory.shape[1]
+        mixed_TxD = self.kernels.attend(q_TxHxE, memory, np.full(len(x_TxD), places))
+        state["memory"] = memory[:, max(0, places - self.remembered) :].copy()
+        return self.out(mixed_TxD)
 
 
 class Convolution:

@@ -99,7 +99,7 @@ class Block:
     def __init__(self, config: Any, source: Source, path: str):
         width, self.size, self.rotary = config.width, config.width // config.heads, config.positions == "rotary"
         here = f"{path}/attention"
-        self.norm = Norm(source, f"{here}/norm", width)
+        self.kernels, self.norm = source.kernels, Norm(source, f"{here}/norm", width)
         self.query, self.key, self.value = (Linear(source, f"{here}/{name}") for name in ("query", "key", "value"))
         inner = self.query.outputs
         sizes = {(part.inputs, part.outputs) for part in (self.query, self.key, self.value)}
@@ -130,14 +130,7 @@ class Block:
         for k, (past, at) in enumerate(zip(pasts, at_K.tolist(), strict=True)):
             memory[k, :, :at] = past
             memory[k, :, at] = said_KxGxE[k, self.heads :].reshape(2, self.heads, self.size)
-        scores_KxHxS = np.matmul(memory[:, 0].transpose(0, 2, 1, 3), q_KxHxE[..., None])[..., 0]
-        scores_KxHxS *= np.float32(self.size**-0.5)
-        if len(x_KxD) > 1 and at_K.min() + 1 < most:
-            scores_KxHxS[np.broadcast_to((np.arange(most) > at_K[:, None])[:, None], scores_KxHxS.shape)] = -np.inf
-        weights_KxHxS = np.exp(scores_KxHxS - scores_KxHxS.max(axis=-1, keepdims=True))
-        weights_KxHxS /= weights_KxHxS.sum(axis=-1, keepdims=True)
-        mixed_KxHxE = np.matmul(weights_KxHxS[:, :, None], memory[:, 1].transpose(0, 2, 1, 3))[:, :, 0]
-        x_KxD = x_KxD + self.out(mixed_KxHxE.reshape(len(x_KxD), -1))
+        x_KxD = x_KxD + self.out(self.kernels.attend(q_KxHxE, memory, at_K + 1))
         return x_KxD + self.feed(x_KxD), [memory[k, :, : at + 1] for k, at in enumerate(at_K.tolist())]
 
 

@@ -42,6 +42,7 @@ _KERNELS: dict[str, tuple[Any, ...]] = {
     "silu": (None, _pointer, _LONG, _pointer),
     "gate": (None, _pointer, _LONG, _LONG, _pointer),
     "depthwise": (None, _pointer, _LONG, _LONG, _pointer, _LONG, _pointer),
+    "attend": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _LONG, _LONG, _LONG, _LONG, _pointer),
 }
 
 
@@ -120,6 +121,22 @@ class Native:
         x_TxD = _ready(x_TxD, taps_KxD.shape[1])
         out = np.empty((len(x_TxD) - len(taps_KxD) + 1, x_TxD.shape[1]), np.float32)
         self._table.depthwise(_at(x_TxD), *out.shape, _at(taps_KxD), len(taps_KxD), _at(out))
+        return out
+
+    def attend(self, q_RxHxE: np.ndarray, memory: np.ndarray, counts_R: np.ndarray) -> np.ndarray:
+        """Scaled dot products, [R, heads x size]: row r sees the first counts[r] places.
+
+        The memory is [R, 2, places, heads, size], keys and values, or without the R if all rows share it.
+        """
+        (rows, heads, size), most = q_RxHxE.shape, memory.shape[-3]
+        stride = 2 * most * heads * size if memory.ndim == 5 else 0
+        right = memory.shape[-2:] == (heads, size) and memory.shape[:-3] in ((rows, 2), (2,)) and len(counts_R) == rows
+        if not right or (rows and not 0 < counts_R.min() <= counts_R.max() <= most):
+            raise ValueError(f"{rows} rows do not fit a memory of shape {memory.shape}")
+        q_RxHxE, memory = np.ascontiguousarray(q_RxHxE, np.float32), np.ascontiguousarray(memory, np.float32)
+        counts_R, out = np.ascontiguousarray(counts_R, np.int64), np.empty((rows, heads * size), np.float32)
+        places = (_at(q_RxHxE), _at(memory), _at(counts_R))
+        _done(self._table.attend(*places, rows, most, heads, size, stride, _at(out)))
         return out
 
     def _dense(self, coded: Coded) -> Matrix:

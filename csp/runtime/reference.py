@@ -64,6 +64,18 @@ class Reference:
             y = y + x_TxD[k : k + rows] * tap
         return y
 
+    def attend(self, q_RxHxE: np.ndarray, memory: np.ndarray, counts_R: np.ndarray) -> np.ndarray:
+        rows, heads, size = q_RxHxE.shape
+        scale, out = np.float32(1) / np.sqrt(np.float32(size)), np.zeros((rows, heads, size), np.float32)
+        for r, count in enumerate(counts_R.tolist()):
+            keys, values = (memory[r] if memory.ndim == 5 else memory)[:, :count]
+            scores_HxS = _total((keys * q_RxHxE[r]).reshape(-1, size)).reshape(count, heads).T * scale
+            p_HxS = exponential(scores_HxS - scores_HxS.max(axis=1, keepdims=True))
+            for weight_H, value_HxE in zip(p_HxS.T, values, strict=True):
+                out[r] = out[r] + value_HxE * weight_H[:, None]
+            out[r] /= _total(p_HxS)[:, None]
+        return out.reshape(rows, heads * size)
+
 
 def quantise(x_BxI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes -127..127 as floats, and the scale of each row: max |x| / 127."""

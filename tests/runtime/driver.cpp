@@ -72,4 +72,7 @@ int main() {
   k->silu(x, 999, y), print("silu", y, 999);
   k->gate(x, 5, 100, y), print("gate", y, 500);
   k->depthwise(x, 5, 100, bias, 4, y), print("depthwise", y, 500);
+  const int64_t counts[] = {7, 3};
+  if (k->attend(x, bias, counts, 2, 7, 3, 20, 840, y)) return 1;
+  print("attend", y, 120);
 }

@@ -128,6 +128,29 @@ def test_the_other_functions_are_equal_to_the_bit(width):
         assert np.array_equal(kernels.depthwise(x, taps), REFERENCE.depthwise(x, taps))
 
 
+@needs_library
+@pytest.mark.parametrize("size", [6, 16, 40])
+@pytest.mark.parametrize("shared", [False, True])
+def test_attention_is_equal_to_the_bit_and_right(size, shared):
+    rng = np.random.default_rng(size)
+    q = 3 * rng.normal(size=(4, 3, size)).astype(np.float32)
+    memory = rng.normal(size=(2, 19, 3, size) if shared else (4, 2, 19, 3, size)).astype(np.float32)
+    counts = np.array([19, 1, 7, 18])
+    found = REFERENCE.attend(q, memory, counts)
+    for kernels in NATIVE:
+        assert np.array_equal(kernels.attend(q, memory, counts), found)
+        with pytest.raises(ValueError, match="do not fit a memory"):
+            kernels.attend(q, memory, np.array([19, 1, 0, 18]))
+        with pytest.raises(ValueError, match="do not fit a memory"):
+            kernels.attend(q, memory, np.array([19, 1, 20, 18]))
+    for r, count in enumerate(counts):
+        keys, values = (memory if shared else memory[r])[:, :count].astype(np.float64)
+        scores = np.einsum("he,she->hs", q[r], keys) / np.sqrt(size)
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        exact = np.einsum("hs,she->he", weights / weights.sum(1, keepdims=True), values)
+        assert np.allclose(found[r], exact.reshape(-1), atol=1e-5)
+
+
 def test_exponentials_are_right():
     x = np.concatenate([np.linspace(-90, 90, 20_001), np.linspace(-1e-3, 1e-3, 2001)]).astype(np.float32)
     exact = np.exp(np.clip(x.astype(np.float64), -87, 88))

@@ -47,6 +47,10 @@ struct Kernels {
   void (*gate)(const float *x, int64_t rows, int64_t width, float *out);
   // out[rows, width] = sum over k of x[row + k, width] taps[k, width]; x has rows + taps - 1 rows
   void (*depthwise)(const float *x, int64_t rows, int64_t width, const float *taps, int64_t count, float *out);
+  // Scaled dot products: row r of q[rows, heads, size] sees the first counts[r] > 0 of `most` places. Its memory, `stride`
+  // floats behind that of the row before, is keys[most, heads, size], then values[most, heads, size].
+  int (*attend)(const float *q, const float *memory, const int64_t *counts, int64_t rows, int64_t most, int64_t heads,
+                int64_t size, int64_t stride, float *out);
 };
 
 extern "C" const Kernels csp_portable;  // its hidden name; csp_kernels(0) finds it

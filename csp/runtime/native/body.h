@@ -240,6 +240,45 @@ void depthwise(const float *x, int64_t rows, int64_t width, const float *taps, i
     }
 }
 
+inline float dot(const float *x, const float *y, int64_t width) {
+  float lanes[CSP_LANES] = {};
+  for (int64_t i = 0; i < width; i += N) {
+    float *lane = lanes + i % CSP_LANES;
+    Floats sum = load(lane) + load_some(x + i, width - i) * load_some(y + i, width - i);
+    store_some(lane, sum, width - i);
+  }
+  return total(lanes);
+}
+
+// p = exp(p - max p), and their sum.
+inline float exponentials(float *p, int64_t count) {
+  float top = p[0];
+  for (int64_t s = 1; s < count; s++) top = p[s] > top ? p[s] : top;
+  for (int64_t s = 0; s < count; s += N) store_some(p + s, exponential(load_some(p + s, count - s) - top), count - s);
+  return lanes_total(p, count, 0.0f, false);
+}
+
+int attend(const float *q, const float *memory, const int64_t *counts, int64_t rows, int64_t most, int64_t heads,
+           int64_t size, int64_t stride, float *out) {
+  float *p = (float *)malloc((size_t)most * 4 + 4);
+  if (!p) return 1;
+  float scale = 1.0f / __builtin_sqrtf((float)size);
+  int64_t width = heads * size;
+  for (int64_t r = 0; r < rows; r++, memory += stride)
+    for (int64_t h = 0; h < heads; h++, q += size, out += size) {
+      const float *keys = memory + h * size, *values = keys + most * width;
+      for (int64_t s = 0; s < counts[r]; s++) p[s] = dot(q, keys + s * width, size) * scale;
+      float sum = exponentials(p, counts[r]);
+      for (int64_t i = 0; i < size; i += N) {
+        Floats mixed = {};
+        for (int64_t s = 0; s < counts[r]; s++) mixed = mixed + load_some(values + s * width + i, size - i) * p[s];
+        store_some(out + i, mixed / sum, size - i);
+      }
+    }
+  free(p);
+  return 0;
+}
+
 }  // namespace
 
-#define CSP_TABLE {linear, lstm, step, norm, tanh_of_sum, silu, gate, depthwise}
+#define CSP_TABLE {linear, lstm, step, norm, tanh_of_sum, silu, gate, depthwise, attend}
