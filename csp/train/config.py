@@ -199,14 +199,16 @@ class Config:
 
 
 def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """The config of a TOML file, with keys like "sparsity.target" replaced by values as one writes them in TOML."""
+    """The config of a TOML file, with keys like "sparsity.target" replaced by values as one writes them in TOML.
+
+    A file may begin with `base = "other.toml"`, beside it: what it says stands in place of what that one says. Who
+    names data.train wants no grammar.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path} is no file: name a config, such as configs/digits.toml")
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    given = _given(path, 0)
+    named = [key for key, _ in overrides]
+    if "data.train" in named and "data.synth" not in named:
+        put(given, "data.synth", '""')
     for key, value in overrides:
         put(given, key, value)
     version = given.get("version", VERSION)
@@ -216,6 +218,26 @@ def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
         return check(whole(given))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _given(path: Path, depth: int) -> dict[str, Any]:
+    """What a file and those that it is based on say."""
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file: name a config, such as configs/digits.toml")
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    if not isinstance(base, str) or depth > 8:
+        raise ConfigError(f"{path}: base = {base!r} is no file beside it, or based on this one")
+    found = _given(path.parent / base, depth + 1)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = found[key] | value if both else value
+    return found
 
 
 def whole(given: Mapping[str, Any]) -> Config:

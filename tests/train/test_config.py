@@ -53,6 +53,17 @@ def test_a_mistake_is_one_line_that_names_the_file(recipe, key, value, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_config_may_be_based_on_another(tmp_path):
+    (tmp_path / "a.toml").write_text('name = "a"\n[data]\nsynth = "digits"\ncount = 7\n[train]\nsteps = 5\n')
+    (tmp_path / "b.toml").write_text('base = "a.toml"\nname = "b"\n[data]\ncount = 9\n')
+    found = config.read(tmp_path / "b.toml", [("train.seed", "3")])
+    assert (found.name, found.data.synth, found.data.count, found.train.steps) == ("b", "digits", 9, 5)
+    assert config.read(tmp_path / "b.toml", [("data.train", "x.tsv")]).data.synth == ""
+    (tmp_path / "c.toml").write_text('base = "c.toml"\n')
+    with pytest.raises(ConfigError, match="no file beside it, or based on this one"):
+        config.read(tmp_path / "c.toml")
+
+
 def test_what_is_no_toml_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"c\.toml: "):
         config.read(put(tmp_path, "train = {"))
