@@ -17,4 +17,5 @@ def eight_devices() -> dict[str, str]:
 
 def pytest_collection_modifyitems(items) -> None:
     """The longest tests first, so that no worker is left with them at the end."""
-    items.sort(key=lambda item: "test_several" not in item.nodeid and "test_runs" not in item.nodeid)
+    long = ("test_several", "test_runs", "test_language.py")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in long))

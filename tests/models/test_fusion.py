@@ -19,10 +19,14 @@ WEIGHT, BONUS = 0.7, 0.4
 SMALL = lm.LMConfig(layers=1, width=8, heads=2)
 
 
+_apply = jax.jit(models.apply, static_argnums=(0, 2))
+
+
 def log_of(structure, params, row) -> float:
-    """log p of a row of labels and of its end."""
-    inputs, targets = jnp.array([[0, *row]]), jnp.array([[*row, 0]])
-    return -float(models.apply(structure, params, "losses", inputs, targets, jnp.ones_like(inputs)).sum())
+    """log p of a row of labels and of its end; what is behind it is nothing."""
+    inputs, targets, there = np.zeros((3, 1, 16 if len(row) < 16 else 512), np.int32)
+    inputs[0, 1 : len(row) + 1], targets[0, : len(row)], there[0, : len(row) + 1] = row, row, 1
+    return -float(_apply(structure, params, "losses", inputs, targets, there).sum())
 
 
 def loud(params):
@@ -67,11 +71,10 @@ def test_a_wide_transducer_beam_with_a_language_model_is_exact(seed, monkeypatch
     y = jnp.asarray(np.random.default_rng(seed).normal(size=(1, T, 4)), jnp.float32)
     fusion = lm.fusion(*own, WEIGHT, BONUS)
     rows = jax.jit(lambda p: models.apply(structure, p, "hypotheses", y, jnp.array([T]), 128, fusion))(params)
-    score = jax.jit(models.apply, static_argnums=(0, 2))
     every = [labels for n in range(5) for labels in itertools.product(range(1, V), repeat=n)]
     labels = np.array([[*row, *[0] * (5 - len(row))] for row in every], np.int32)
     many = jnp.repeat(y, len(every), 0), jnp.full(len(every), T)
-    sound = -np.asarray(score(structure, params, "loss", *many, labels, np.array([*map(len, every)]))[0])
+    sound = -np.asarray(_apply(structure, params, "loss", *many, labels, np.array([*map(len, every)]))[0])
     totals = {row: s + WEIGHT * log_of(*own, row) + BONUS * len(row) for row, s in zip(every, sound, strict=True)}
     best = max(totals, key=totals.get)
     assert rows.tokens_KxU[0, 0, : int(rows.count_K[0, 0])].tolist() == list(best)

@@ -27,8 +27,11 @@ def made(request):
     return structure, jax.tree.map(lambda w: w + 0.1 * jnp.sin(jnp.arange(w.size).reshape(w.shape)), params)
 
 
+_apply = jax.jit(models.apply, static_argnums=(0, 2))
+
+
 def logits(made, inputs, documents):
-    return models.apply(*made, "logits", jnp.asarray(inputs), jnp.asarray(documents))
+    return _apply(*made, "logits", jnp.asarray(inputs), jnp.asarray(documents))
 
 
 def test_a_packed_sentence_is_as_if_alone(made):
@@ -59,10 +62,11 @@ def test_gradients_stop_at_the_edge_of_a_sentence(made):
     inputs, targets = jnp.array([[0, 3, 4, 0, 5, 6]]), jnp.array([[3, 4, 0, 5, 6, 0]])
     documents = jnp.array([[1, 1, 1, 2, 2, 2]])
 
+    @jax.jit
     def second(p):
         return models.apply(structure, p, "losses", inputs, targets, documents)[0, 3:].sum()
 
-    grads = jax.grad(second)(params)
+    grads = jax.jit(jax.grad(second))(params)
     used = np.asarray(jnp.abs(grads["embedding"]["embedding"]).sum(1))
     if "output" in params:
         assert not used[[3, 4]].any()
@@ -76,7 +80,7 @@ def test_gradients_stop_at_the_edge_of_a_sentence(made):
 
 
 def test_nothing_is_lost_where_there_is_no_sentence(made):
-    losses = models.apply(*made, "losses", jnp.zeros((1, 5), int), jnp.zeros((1, 5), int), jnp.array([[1, 1, 0, 0, 0]]))
+    losses = _apply(*made, "losses", jnp.zeros((1, 5), int), jnp.zeros((1, 5), int), jnp.array([[1, 1, 0, 0, 0]]))
     assert (losses[0, 2:] == 0).all()
     assert (losses[0, :2] > 0).all()
 
@@ -112,16 +116,17 @@ def test_units_that_nobody_listens_to_are_removed_and_nothing_changes():
 
 
 def test_gram_matrices_are_those_of_the_inputs_of_every_matrix():
+    grams_of = jax.jit(models.grams, static_argnums=(0, 3))
     for config in NETWORKS.values():
         structure, params = lm.create(config, 9)
         documents = jnp.array([[1, 1, 2, 2, 0]])
         inputs = jnp.array([[0, 3, 0, 4, 7]])
-        grams = models.grams(structure, params, documents > 0, "logits", inputs, documents)
+        grams = grams_of(structure, params, documents > 0, "logits", inputs, documents)
         flat = {"/".join(str(k.key) for k in path): w for path, w in jax.tree_util.tree_leaves_with_path(params)}
         matrices = {p for p, w in flat.items() if w.ndim > 1 and "embedding" not in p}
         assert set(grams) == matrices
         assert all(grams[p].shape == (flat[p].shape[0],) * 2 for p in matrices)
-    x = models.grams(structure, params, documents > 0, "logits", inputs, documents)["blocks/0/lstm/input"]
+    x = grams_of(structure, params, documents > 0, "logits", inputs, documents)["blocks/0/lstm/input"]
     rows = params["embedding"]["embedding"][jnp.array([0, 3, 0, 4])]  # what is no sentence does not count
     assert np.allclose(x, rows.T @ rows, atol=1e-5)
 
