@@ -1,12 +1,10 @@
 """A finished recogniser as one file: its weights, what normalises its features, and all that is needed to run it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import csp
 from csp import formats, models
@@ -14,10 +12,10 @@ from csp.models.recogniser import ModelConfig, abstract
 from csp.speech import features
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
-from csp.train import pruning
 from csp.train.config import Config, Data, Decode, Features
 from csp.train.objective import Setup
 from csp.train.plain import as_plain, build
+from csp.train.storing import said_in, store
 
 KIND = "recogniser"
 
@@ -36,10 +34,9 @@ def save(
     rules: tuple[csp.Rule, ...] = (),
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Writes the model, and reads it back before it counts as written."""
+    """Writes the model."""
     config = setup.config
     tree = {"model": params, "features": {"mean": setup.mean, "deviation": setup.deviation}}
-    prefixed = [dataclasses.replace(rule, pattern=f"model/(?:{rule.pattern})") for rule in rules]
     said = {
         "kind": KIND,
         "model": as_plain(config.model),
@@ -47,27 +44,12 @@ def save(
         "decode": as_plain(config.decode),
         "tokens": tokens.as_json(),
     }
-    method = pruning.method_of(config.sparsity, config.train.steps) if rules else None
-    formats.save(
-        path,
-        jax.tree.map(np.asarray, tree),
-        config.decode.codec,
-        said,
-        values=None if config.decode.values == "f32" else config.decode.values,
-        rules=prefixed,
-        method=method,
-        about=about,
-        overwrite=True,
-    )
-    return path
+    return store(path, tree, said, config, rules, about)
 
 
 def load(path: str | Path) -> Model:
     """The model of a file, its weights dense in memory."""
-    with formats.open(path) as file:
-        said = file.manifest.config
-    if not isinstance(said, dict) or said.get("kind") != KIND:
-        raise ValueError(f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds")
+    said = said_in(path, KIND, "recogniser")
     config = Config(
         data=Data(synth="digits", masks=()),
         features=build(Features, said["features"], "features."),
