@@ -20,6 +20,7 @@ from csp.speech import tokens as tokens_
 from csp.speech.tokens import BLANK
 
 KIND = "lm"
+REMEMBERED = 512  # labels before the next one that attention sees: a stream without end needs no memory without end
 
 
 class Past(NamedTuple):
@@ -72,7 +73,7 @@ class LanguageModel:
             x_KxD = x_KxD + self.positions[np.minimum(at_K, len(self.positions) - 1)]
         layers, by = [], turn(at_K, self.head)
         for number, block in enumerate(self.blocks):
-            x_KxD, remembered = block(x_KxD, at_K, by, [past.layers[number] for past in pasts])
+            x_KxD, remembered = block(x_KxD, by, [past.layers[number] for past in pasts])
             layers.append(remembered)
         log_KxV = log_softmax(self.output(self.norm(x_KxD)))
         new = [Past(past.count + 1, kept) for past, kept in zip(pasts, zip(*layers, strict=True), strict=True)]
@@ -115,9 +116,7 @@ class Block:
         """Keys and values, [2, labels, heads, width of a head]."""
         return np.zeros((2, 0, self.heads, self.size), np.float32)
 
-    def __call__(
-        self, x_KxD: np.ndarray, at_K: np.ndarray, by: Turn, pasts: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+    def __call__(self, x_KxD: np.ndarray, by: Turn, pasts: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         y_KxD = self.norm(x_KxD)
         said_KxGxE = np.concatenate([f(y_KxD) for f in (self.query, self.key, self.value)], axis=1)
         said_KxGxE = said_KxGxE.reshape(len(x_KxD), 3 * self.heads, self.size)
@@ -125,13 +124,14 @@ class Block:
         if self.rotary:
             said_KxGxE[:, both] = rotated(said_KxGxE[:, both], by)
         q_KxHxE = said_KxGxE[:, : self.heads]
-        most = int(at_K.max()) + 1
-        memory = np.zeros((len(x_KxD), 2, most, self.heads, self.size), np.float32)
-        for k, (past, at) in enumerate(zip(pasts, at_K.tolist(), strict=True)):
-            memory[k, :, :at] = past
-            memory[k, :, at] = said_KxGxE[k, self.heads :].reshape(2, self.heads, self.size)
-        x_KxD = x_KxD + self.out(self.kernels.attend(q_KxHxE, memory, at_K + 1))
-        return x_KxD + self.feed(x_KxD), [memory[k, :, : at + 1] for k, at in enumerate(at_K.tolist())]
+        counts = [past.shape[1] + 1 for past in pasts]
+        memory = np.zeros((len(x_KxD), 2, max(counts), self.heads, self.size), np.float32)
+        for k, (past, count) in enumerate(zip(pasts, counts, strict=True)):
+            memory[k, :, : count - 1] = past
+            memory[k, :, count - 1] = said_KxGxE[k, self.heads :].reshape(2, self.heads, self.size)
+        x_KxD = x_KxD + self.out(self.kernels.attend(q_KxHxE, memory, np.array(counts)))
+        kept = [memory[k, :, max(0, count - REMEMBERED) : count] for k, count in enumerate(counts)]
+        return x_KxD + self.feed(x_KxD), kept
 
 
 class Layer:
@@ -144,9 +144,7 @@ class Layer:
     def start(self) -> dict[str, np.ndarray]:
         return self.lstm.start()
 
-    def __call__(
-        self, x_KxD: np.ndarray, at_K: np.ndarray, by: Turn, pasts: Sequence[Any]
-    ) -> tuple[np.ndarray, list[Any]]:
+    def __call__(self, x_KxD: np.ndarray, by: Turn, pasts: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
         new = [{name: x.copy() for name, x in past.items()} for past in pasts]
         y_KxD = np.concatenate([self.lstm(x_KxD[k : k + 1], state) for k, state in enumerate(new)])
         return self.norm(y_KxD, x_KxD), new

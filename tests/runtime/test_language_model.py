@@ -121,3 +121,20 @@ def test_other_files_are_refused(tmp_path):
     formats.save(tmp_path / "m.safetensors", {"w": np.ones((2, 2), np.float32)})
     with pytest.raises(ValueError, match="holds no language model"):
         LanguageModel(tmp_path / "m.safetensors")
+
+
+def test_a_stream_without_end_remembers_its_last_labels(tmp_path, monkeypatch):
+    """One layer with rotary positions and a window of n labels says what it says of the last n + 1 alone."""
+    monkeypatch.setattr("csp.runtime.lm.REMEMBERED", 5)
+    config = dataclasses.replace(CONFIG, layers=1)
+    write(tmp_path / "lm.safetensors", config)
+    runtime = LanguageModel(tmp_path / "lm.safetensors")
+    row = np.random.default_rng(0).integers(1, TOKENS.size, 40).tolist()
+    past = runtime.start()
+    for label in row:
+        ((log_K, past),) = runtime.after([label], [past])
+        assert past.layers[0].shape[1] <= 5
+    short = runtime.start()
+    for label in row[-6:]:
+        ((last_K, short),) = runtime.after([label], [short])
+    assert np.allclose(log_K, last_K, atol=1e-4)
