@@ -19,6 +19,7 @@ from csp.runtime.matrix import Matrix
 from csp.runtime.native import Kernels
 from csp.runtime.recognizer import Model, Recognizer
 from csp.speech import audio, formants
+from csp.speech.features import LogMel
 
 FORMS: dict[str, str | None] = {"stored": None, "dense int8": "int8", "dense float32": "float32"}
 CHUNK = 0.1  # seconds between two looks at a stream
@@ -29,7 +30,7 @@ def measure(path: Path, sound: Path | None = None, repeats: int = 5) -> dict[str
     """Plain JSON: a row for each form."""
     models = {name: Model(path, form=form) for name, form in FORMS.items()}
     rate = models["stored"].mel.rate
-    x = audio.read(sound, rate) if sound else speech(rate)
+    x = audio.read(sound, rate) if sound else stimulus(models["stored"])
     loads = interleaved({name: lambda form=form: Model(path, form=form) for name, form in FORMS.items()}, repeats)
     whole = interleaved({name: lambda m=m: _hear(Recognizer(m), x) for name, m in models.items()}, repeats)
     walks = interleaved({name: walk(m.kernels, matrices(m)) for name, m in models.items()}, 10 * repeats)
@@ -54,6 +55,14 @@ def measure(path: Path, sound: Path | None = None, repeats: int = 5) -> dict[str
     return found | {"bytes": path.stat().st_size, "onnxruntime_int8_us": other}
 
 
+def stimulus(model: Model, seconds: float = 20.0) -> np.ndarray:
+    """Speech; or frames, for a model whose features are given."""
+    if isinstance(model.mel, LogMel):
+        return speech(model.mel.rate, seconds)
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(int(seconds * model.mel.rate), model.mel.bins)).astype(np.float32)
+
+
 def speech(rate: int, seconds: float = 20.0) -> np.ndarray:
     """A voice that speaks digits, for models whose user gives no recording."""
     style = SimpleNamespace(speed=0.5, pitch=0.5)
@@ -72,7 +81,7 @@ def peak(path: Path, name: str) -> float:
 
 def show_peak(path: str, name: str) -> None:
     model = Model(path, form=FORMS[name])
-    _hear(Recognizer(model), speech(model.mel.rate, 3.0))
+    _hear(Recognizer(model), stimulus(model, 3.0))
     unit = 1 if sys.platform == "darwin" else 1024
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
@@ -133,17 +142,21 @@ def onnxruntime_walk(found: list[Any], repeats: int = 50) -> float | None:
 
 
 def _hear(recognizer: Recognizer, x: np.ndarray) -> str:
-    recognizer.accept(x)
+    _accept(recognizer, x)
     return recognizer.finish().text
+
+
+def _accept(recognizer: Recognizer, x: np.ndarray) -> None:
+    recognizer.accept(x) if x.ndim == 1 else recognizer.accept_features(x)
 
 
 def _latencies(recognizer: Recognizer, x: np.ndarray) -> tuple[list[float], float | None]:
     """Seconds of computing after each chunk; and when the first word is known, as a listener's clock has it."""
-    step = int(CHUNK * recognizer.rate)
+    step = max(1, int(CHUNK * recognizer.rate))
     times, first = [], None
     for i in range(0, len(x), step):
         start = time.perf_counter()
-        recognizer.accept(x[i : i + step])
+        _accept(recognizer, x[i : i + step])
         found = recognizer.result()
         times.append(time.perf_counter() - start)
         if found.words and first is None:

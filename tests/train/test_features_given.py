@@ -56,6 +56,8 @@ def test_a_run_without_recordings(recipe, tmp_path, capsys):
     model, manifest = tmp_path / "run" / "model.safetensors", tmp_path / "manifest.tsv"
     assert main(["eval", str(tmp_path / "run"), "--manifest", str(manifest), "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["wer"] == found["wer"]
+    assert main(["bench", str(model), "--repeats", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["forms"][0]["rtf"] > 0
     recognizer, y = runtime.Recognizer(model), np.load(tmp_path / "19.npy")
     recognizer.accept_features(y)
     whole = recognizer.finish()
