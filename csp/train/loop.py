@@ -19,6 +19,7 @@ from csp.train.guard import Stop, Stopped
 from csp.train.logs import Metrics, Progress
 from csp.train.mesh import Placement
 from csp.train.step import TrainState
+from csp.train.task import Data
 
 log = logging.getLogger("csp")
 EVERY = 20  # steps between two looks at the numbers
@@ -55,7 +56,7 @@ def stages(config: Config) -> list[Stage]:
 class Run:
     """Trains in a directory; `out/checkpoints` has all that it needs to go on."""
 
-    def __init__(self, config: Config, out: Path, data: Any, stop: Stop, said: dict[str, Any], quiet: bool = False):
+    def __init__(self, config: Config, out: Path, data: Data, stop: Stop, said: dict[str, Any], quiet: bool = False):
         self.config, self.out, self.data, self.stop, self.said = config, out, data, stop, said
         self.folder = out / "checkpoints"
         self.task = kinds.of(config).task(config, data.inputs)

@@ -11,9 +11,10 @@ import jax
 from csp.formats import writing
 from csp.train.config import Config
 from csp.train.plain import as_plain
+from csp.train.task import Data
 
 
-def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Any, seconds: float) -> dict[str, Any]:
+def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Data, seconds: float) -> dict[str, Any]:
     """Writes both files; the JSON is that of the last model, with all of them under "models"."""
     last = dict(rows[-1])
     found = last | {

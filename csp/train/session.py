@@ -20,6 +20,7 @@ from csp.train.config import Config, ConfigError, as_toml, read
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
 from csp.train.plain import as_plain
+from csp.train.task import Data
 
 log = logging.getLogger("csp")
 _MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "train.tensorboard", "data.memory", "name")
@@ -67,7 +68,7 @@ def train(
         return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
 
 
-def origin(config: Config, data: Any) -> dict[str, Any]:
+def origin(config: Config, data: Data) -> dict[str, Any]:
     """What a checkpoint remembers of where it comes from."""
     return {"data": data.digest(), "family": _family(config), "machine": _machine()}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -18,26 +18,29 @@ class Judged(NamedTuple):
     line: str  # for a person
 
 
-class Data:
-    """What a run trains on, is judged by and is tested on; `inputs` is what a model file needs of it, as plain JSON."""
+class Data(Protocol):
+    """What a run trains on, is judged by and is tested on."""
 
-    inputs: dict[str, Any]
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a model file needs of it, as plain JSON."""
+        ...
 
     def digest(self) -> str:
         """Of what is trained on."""
-        raise NotImplementedError
+        ...
 
     def said(self) -> str:
         """What was read, in half a line."""
-        raise NotImplementedError
+        ...
 
     def facts(self) -> dict[str, Any]:
-        """For the report: plain JSON, and how often a weight is used for a row of a batch."""
-        raise NotImplementedError
+        """For the report: plain JSON."""
+        ...
 
     def batches(self, config: Config, share: tuple[int, int]) -> Any:
         """By position; see `csp.train.corpus.Ahead`."""
-        raise NotImplementedError
+        ...
 
 
 class Task:

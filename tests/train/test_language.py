@@ -96,6 +96,9 @@ def test_stopped_and_resumed_is_never_stopped(plain, changes, tmp_path, monkeypa
     session.train(None, tmp_path / "run", resume=True, quiet=True)
     for path in (tmp_path / "whole").glob("*.safetensors"):
         assert (tmp_path / "run" / path.name).read_bytes() == path.read_bytes()
+    reports = [json.loads((tmp_path / name / "report.json").read_text())["models"] for name in ("whole", "run")]
+    assert [m["file"] for m in reports[0]] == [m["file"] for m in reports[1]]
+    assert [m["perplexity"] for m in reports[0]] == [m["perplexity"] for m in reports[1]]
     if "sparsity__targets" in changes:
         assert len(list((tmp_path / "whole").glob("*.safetensors"))) == 2
 
