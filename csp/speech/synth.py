@@ -1,8 +1,8 @@
 """How does a machine without a corpus learn to listen? It speaks one: sentences of a small grammar in many voices.
 
 The voices are espeak-ng's where `espeakng-loader` is installed, else a few formants of our own, which nobody would call
-speech and every test can rely on. The same seed gives the same corpus, to the
-sample, if one fresh process speaks it: `speak` does.
+speech and every test can rely on. The same seed gives the same corpus, to the sample, if one fresh process speaks it:
+`speak` does.
 """
 
 import subprocess

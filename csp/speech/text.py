@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -57,5 +58,5 @@ def _lines(path: Path) -> Iterator[str]:
             if len(raw) == 4 * LONGEST:
                 raise DataError(f"{path}, line {number}: no sentence ends in {4 * LONGEST:,} bytes") from None
             raise DataError(f"{path}, line {number}: no UTF-8: convert it, such as with iconv") from None
-        except (EOFError, lzma.LZMAError, OSError, ValueError) as error:
+        except (EOFError, lzma.LZMAError, OSError, zlib.error) as error:
             raise DataError(f"{path}: cannot be unpacked: {error}") from None

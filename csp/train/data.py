@@ -73,10 +73,15 @@ def prepare(config: Config, out: Path) -> Prepared:
     else:
         mean, deviation = corpus.statistics(train, features.of(f))
     found = Prepared(train, valid, test, vocabulary, mean, deviation)
-    if mesh.is_first():
-        text = json.dumps(found.inputs, ensure_ascii=False) + "\n"
-        writing.atomically(out / INPUTS, [text.encode("utf-8")], overwrite=True)
+    remember(out, found.inputs)
     return found
+
+
+def remember(out: Path, inputs: dict[str, Any]) -> None:
+    """Keeps what a model file will need in the run directory; one process does."""
+    if mesh.is_first():
+        text = json.dumps(inputs, ensure_ascii=False) + "\n"
+        writing.atomically(out / INPUTS, [text.encode("utf-8")], overwrite=True)
 
 
 def _normaliser(config: Config) -> Normaliser:

@@ -1,7 +1,6 @@
 """A language model as a task: it reads text, and is judged by how little a word surprises it."""
 
 import functools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +12,15 @@ import numpy as np
 
 import csp
 from csp import models
-from csp.formats import writing
 from csp.models import lm
 from csp.runtime import lmbench
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Normaliser, Tokens
-from csp.train import calibrate, lmfile, mesh, perplexity, pruning, task
+from csp.train import calibrate, lmfile, perplexity, pruning, task
 from csp.train import text as packing
 from csp.train.config import Config, ConfigError, Data, Sparsity, Train
-from csp.train.data import INPUTS
+from csp.train.data import remember
 from csp.train.text import Batch, Sentences
 
 log = logging.getLogger("csp")
@@ -64,9 +62,7 @@ class Texts(NamedTuple):
 def prepare(config: Config, out: Path) -> Texts:
     """Reads the text, or makes up one, and learns the vocabulary from what is trained on."""
     found = _prepared(config.data, config.train.init, config.train.seed if config.data.synth else 0)
-    if mesh.is_first():
-        written = json.dumps(found.inputs, ensure_ascii=False) + "\n"
-        writing.atomically(out / INPUTS, [written.encode("utf-8")], overwrite=True)
+    remember(out, found.inputs)
     return found
 
 

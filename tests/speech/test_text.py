@@ -50,7 +50,8 @@ def test_a_manifest_has_splits(tmp_path):
 )
 def test_what_is_no_text_is_one_line(name, content, says, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=says) as found:
         text.lines(tmp_path / name)
+    assert str(found.value).count(name) == 1  # said once
     with pytest.raises(DataError, match="is no file"):
         text.lines(tmp_path / "none.txt")
