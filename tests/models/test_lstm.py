@@ -19,7 +19,7 @@ def arrays(T=9, B=3, H=5):
 def plain(g, r, h, c):
     hs, cs = [], []
     for g_t in g:
-        h, c = lstm.cell(g_t + h @ r, c)
+        h, c = lstm.cell(lstm.gates(g_t + h @ r), c)
         hs.append(h)
         cs.append(c)
     return jnp.stack(hs), jnp.stack(cs)
@@ -47,7 +47,7 @@ def test_the_cell_is_the_textbooks():
         return 1 / (1 + np.exp(-x))
 
     right = sigma(f) * c + sigma(i) * np.tanh(z)
-    h, new = lstm.cell(jnp.asarray(g, jnp.float32), jnp.asarray(c, jnp.float32))
+    h, new = lstm.cell(lstm.gates(jnp.asarray(g, jnp.float32)), jnp.asarray(c, jnp.float32))
     assert np.allclose(new, right, atol=1e-6)
     assert np.allclose(h, sigma(o) * np.tanh(right), atol=1e-6)
 
