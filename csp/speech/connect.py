@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from csp.formats import writing
 from csp.speech import audio, manifest
 from csp.speech.errors import DataError
 from csp.speech.manifest import Utterance
 
+RECORDINGS = "recordings.tsv"
 FADE = 0.005  # seconds
 PAUSE = (0.03, 0.35)
 LEVEL = 4.0  # decibels up or down
@@ -28,7 +30,7 @@ def connect(
     held_out: str = "",
     noise: tuple[float, float] | None = None,
 ) -> Path:
-    """Writes `counts[split]` sentences of `words` words each, and their manifest.
+    """Writes `counts[split]` sentences of `words` words each, their manifest, and recordings.tsv: of what each is made.
 
     Args:
       source: a manifest of single words with speakers and splits.
@@ -43,7 +45,7 @@ def connect(
     if (out / "manifest.tsv").exists():
         return out / "manifest.tsv"
     pools = _pools(manifest.read(source), counts, held_out)
-    rng, found = np.random.default_rng(seed), []
+    rng, found, made = np.random.default_rng(seed), [], []
     for split, count in counts.items():
         if not pools[split]:
             raise DataError(f"{source} has no recordings for split {split!r}")
@@ -59,6 +61,8 @@ def connect(
             audio.write(path, x, rate)
             text = " ".join(u.text for u in chosen)
             found.append(Utterance(path, text, f"{split}-{number:05d}", speaker, split, duration=len(x) / rate))
+            made.append(f"{found[-1].id}\t{' '.join(u.id for u in chosen)}\n")
+    writing.atomically(out / RECORDINGS, ["".join(["id\trecordings\n", *made]).encode()], overwrite=True)
     manifest.write(out / "manifest.tsv", found)
     return out / "manifest.tsv"
 

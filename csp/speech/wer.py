@@ -24,25 +24,42 @@ class Errors(NamedTuple):
 
 def count(reference: str, hypothesis: str) -> Errors:
     """The errors of the alignment with the fewest."""
-    right, said = reference.split(), hypothesis.split()
+    words, moves = len(reference.split()), _moves(reference.split(), hypothesis.split())
+    kinds = [kind for kind, _ in moves]
+    return Errors(kinds.count("substitution"), kinds.count("insertion"), kinds.count("deletion"), words)
+
+
+def charged(reference: str, hypothesis: str) -> list[int]:
+    """How many errors of that alignment each reference word has; what is inserted is the word's before it, or the
+    first's. A reference without words has nobody to charge.
+    """
+    errors = [0] * len(reference.split())
+    for _, word in _moves(reference.split(), hypothesis.split()):
+        if errors:
+            errors[max(word, 0)] += 1
+    return errors
+
+
+def _moves(right: list[str], said: list[str]) -> list[tuple[str, int]]:
+    """(what is wrong, at which word of the reference)"""
     table = np.zeros((len(right) + 1, len(said) + 1), np.int64)
     table[:, 0], table[0] = np.arange(len(right) + 1), np.arange(len(said) + 1)
     for i, word in enumerate(right, 1):
         for j, other in enumerate(said, 1):
             table[i, j] = min(table[i - 1, j - 1] + (word != other), table[i - 1, j] + 1, table[i, j - 1] + 1)
     i, j = len(right), len(said)
-    substitutions = insertions = deletions = 0
+    found = []
     while i or j:
         if i and j and table[i, j] == table[i - 1, j - 1] + (right[i - 1] != said[j - 1]):
-            substitutions += right[i - 1] != said[j - 1]
             i, j = i - 1, j - 1
+            found += [("substitution", i)] if right[i] != said[j] else []
         elif j and table[i, j] == table[i, j - 1] + 1:
-            insertions += 1
             j -= 1
+            found.append(("insertion", i - 1))
         else:
-            deletions += 1
             i -= 1
-    return Errors(substitutions, insertions, deletions, len(right))
+            found.append(("deletion", i))
+    return found
 
 
 def total(errors: Sequence[Errors]) -> Errors:

@@ -37,6 +37,11 @@ def test_sentences_are_whole_and_of_one_speaker(words, tmp_path):
         assert 3 <= len(u.text.split()) <= 7
         assert len(levels(x)) == len(u.text.split())
         assert u.duration == pytest.approx(len(x) / RATE, abs=1e-3)
+    made = [line.split("\t") for line in (path.parent / connect.RECORDINGS).read_text().splitlines()[1:]]
+    said = {u.id: u.text for u in manifest.read(words)}
+    assert [(name, " ".join(said[clip] for clip in clips.split())) for name, clips in made] == [
+        (u.id, u.text) for u in found
+    ]
 
 
 def test_a_recording_is_in_one_split_only(words):

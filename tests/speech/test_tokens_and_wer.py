@@ -3,6 +3,7 @@
 import hypothesis
 import hypothesis.strategies as st
 import jiwer
+import numpy as np
 import pytest
 
 from csp.speech import tokens, wer
@@ -65,3 +66,16 @@ def test_the_interval_covers():
     assert low < 0.1 < high
     assert high - low == pytest.approx(2 * 1.96 * (0.09 / 1000) ** 0.5, rel=0.15)
     assert wer.interval(errors, [str(i % 10) for i in range(1000)])[1] > high  # errors that come together
+
+
+def test_each_error_is_charged_to_one_word():
+    assert wer.charged("a b c", "a b c") == [0, 0, 0]
+    assert wer.charged("a b c", "a x c") == [0, 1, 0]
+    assert wer.charged("a b c", "a c") == [0, 1, 0]
+    assert wer.charged("a b c", "a b x y c") == [0, 2, 0]
+    assert wer.charged("a b", "x a b") == [1, 0]
+    assert wer.charged("", "x") == []
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        said, heard = (" ".join(rng.choice(list("abc"), rng.integers(1, 7))) for _ in range(2))
+        assert sum(wer.charged(said, heard)) == wer.count(said, heard).total

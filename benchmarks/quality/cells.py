@@ -1,0 +1,156 @@
+"""One cell of the table: which head, which structure and how many zeros, which row, which seed; and its training."""
+
+import gzip
+import json
+import os
+import platform
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import rows
+
+from csp import formats, models
+from csp.runtime import Recognizer
+from csp.speech import manifest
+from csp.train import config, evaluate, pruning, recognise, session
+
+HERE = Path(__file__).parent
+RECIPE = HERE.parent.parent / "configs" / "fsdd.toml"
+RESULTS = HERE / "results"
+NOISE = {"5 to 20 dB": (5.0, 20.0), "10 dB": (10.0, 10.0), "0 dB": (0.0, 0.0)}  # of the tests; training has the first
+SENTENCES = {"train": 3000, "valid": 1500, "test": 1600}
+WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
+SENTENCES_FILE = "sentences.json.gz"
+TRIAL = "trial"  # a folder of results that chose a setting, on validation words only
+
+
+class Cell(NamedTuple):
+    head: str  # "ctc", "transducer"
+    structure: str  # "entries", "12:128"
+    target: float  # the share that is zero; of N:M, what N and M say
+    row: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.head}/{self.structure.replace(':', 'of')}-{self.target:g}/{self.row}/{self.seed}"
+
+    @classmethod
+    def named(cls, said: str) -> "Cell":
+        """The cell that prints as `said`."""
+        found = re.fullmatch(r"(\w+)/(\w+)-([\d.]+)/([^/]+)/(\d+)", said)
+        if not found:
+            raise SystemExit(f"{said!r} is no cell such as ctc/entries-0.9/gradual/0 or ctc/12of128-0.90625/gradual/0")
+        head, structure, target, row, seed = found.groups()
+        return cls(head, re.sub(r"(\d)of(\d)", r"\1:\2", structure), float(target), row, int(seed))
+
+    @property
+    def result(self) -> Path:
+        return RESULTS / f"{self}.json.gz"
+
+    def overrides(self, corpus: Path) -> list[tuple[str, str]]:
+        """What this cell changes in the recipe, as `csp train` takes it."""
+        said: dict[str, Any] = {
+            "model.head": self.head,
+            "train.seed": self.seed,
+            "train.evaluate_every": 0,
+            "data.train": str(corpus),
+            "data.cache": True,
+            "decode.values": "f32",
+            "sparsity.structure": self.structure,
+        } | ({} if ":" in self.structure else {"sparsity.target": self.target})
+        said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
+        if said.pop("small", False):
+            said["model.width"] = _width(self.head, self.target)
+        return [(key, json.dumps(value) if isinstance(value, str) else _toml(value)) for key, value in said.items()]
+
+
+def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, Any]:
+    """Trains it, or goes on with it, hears the tests, and keeps what was heard."""
+    pruning.METHODS.setdefault("l1", rows.l1)
+    folder = runs / str(cell)
+    overrides = cell.overrides(data / "5 to 20 dB" / "manifest.tsv")
+    start = time.time()
+    report = session.train(RECIPE, folder, overrides, resume=(folder / "config.toml").exists(), quiet=quiet)
+    result = {
+        "cell": str(cell),
+        "overrides": {key: value for key, value in overrides if key != "data.train"},
+        "valid": report["valid"],
+        "pruned_density": report.get("pruned_density", 1.0),
+        "parameters": report["parameters"],
+        "seconds": time.time() - start,
+        "flops": _work(folder, overrides),
+        "machine": {"processor": platform.machine(), "cores": len(os.sched_getaffinity(0)), "jax": jax.__version__},
+    }
+    if not cell.row.startswith(TRIAL):
+        model, eight = folder / "model.safetensors", folder / "int8.safetensors"
+        params, said = formats.load(model)
+        formats.save(eight, params, config=said, values="int8", overwrite=True)
+        result |= {"bytes": eight.stat().st_size, "f32_bytes": model.stat().st_size}
+        result["heard"] = {name: _heard(model, data / name) for name in NOISE} | {
+            "int8": _heard(eight, data / "5 to 20 dB")
+        }
+    cell.result.parent.mkdir(parents=True, exist_ok=True)
+    cell.result.write_bytes(gzip.compress(json.dumps(result).encode(), mtime=0))
+    return result
+
+
+def _heard(model: Path, folder: Path) -> str:
+    """What it hears in each sentence of the test, a digit for a word and a blank between sentences."""
+    recognizer = Recognizer(model)
+    found = evaluate.listen(recognizer, recognise.corpus_of(recognizer, folder / "manifest.tsv", "test"))
+    return " ".join("".join(str(WORDS.index(word)) for word in one.heard.split()) for one in found.scored)
+
+
+def sentences(data: Path) -> None:
+    """Keeps beside the results what was said, and of which recordings each sentence was made."""
+    found = {}
+    for name in NOISE:
+        made = dict(line.split("\t") for line in (data / name / "recordings.tsv").read_text().splitlines()[1:])
+        spoken = manifest.read(data / name / "manifest.tsv", "test")
+        said = [("".join(str(WORDS.index(word)) for word in u.text.split()), made[u.id].split()) for u in spoken]
+        found[name] = said
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / SENTENCES_FILE).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+
+
+def load(path: Path) -> Any:
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def _work(folder: Path, overrides: list[tuple[str, str]]) -> float:
+    """Multiplications of training that meet a weight, as a fraction of the recipe's dense ones.
+
+    A step's three products (forward, to the inputs, to the weights) cost as much as what is alive, but for methods that
+    want every weight's gradient, whose third product is dense until the support is frozen.
+    """
+    read = config.read(RECIPE, overrides)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    living = [1 - line["sparsity"] for line in lines if "sparsity" in line]
+    frozen = read.sparsity.options.get("freeze", rows.FREEZES.get(read.sparsity.method, 0.0))
+    third = [1.0 if (i + 1) / len(living) <= frozen else d for i, d in enumerate(living)]
+    steps = read.train.steps / config.read(RECIPE).train.steps
+    size = _size(read.model) / _size(config.read(RECIPE, [("model.head", json.dumps(read.model.head))]).model)
+    return steps * size * sum(2 * d + g for d, g in zip(living, third, strict=True)) / (3 * len(living))
+
+
+def _size(model: models.ModelConfig) -> int:
+    shapes = jax.eval_shape(lambda: models.create(model, 40, len(WORDS) + 1)[1])
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1)
+
+
+def _width(head: str, target: float) -> int:
+    """Of the widest dense model with no more weights than the sparse one keeps."""
+    read = config.read(RECIPE, [("model.head", json.dumps(head))]).model
+    keep = (1 - target) * _size(read)
+    return max(w for w in range(4, 129, 2) if _size(rows.narrow(read, w)) <= keep)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(x)}" for key, x in value.items()) + "}"
+    return json.dumps(value)

@@ -1,0 +1,188 @@
+"""The table, the comparisons and the picture, from the results that are there: results/quality.{md,json,png}.
+
+python benchmarks/quality/table.py
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cells
+import matplotlib
+import numpy as np
+import rows
+from cells import Cell
+
+from csp.speech import paired, wer
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+OUT = Path("results")
+MAIN = "5 to 20 dB"
+OURS = "compressed sensing"
+RIVALS = ("gradual", "acdc")
+Column = tuple[str, str, float]  # head, structure, target
+
+
+def main() -> None:
+    said = cells.load(cells.RESULTS / cells.SENTENCES_FILE)
+    found = _read(said)
+    if not found:
+        raise SystemExit(f"{cells.RESULTS} has no results: run benchmarks/quality/run.py first")
+    columns = sorted({(c.head, c.structure, c.target) for c in found})
+    records = [_record(column, row, found) for column in columns for row in rows.ROWS]
+    records = [record for record in records if record]
+    comparisons = [line for column in columns for line in _compare(column, found, said)]
+    OUT.mkdir(exist_ok=True)
+    (OUT / "quality.json").write_text(json.dumps({"rows": records, "pairs": comparisons}, indent=1) + "\n")
+    text = "\n".join([*_table(records), "", *_pairs(comparisons), ""])
+    (OUT / "quality.md").write_text(text)
+    print(text)
+    _picture(records, OUT / "quality.png")
+
+
+def _read(said: dict[str, Any]) -> dict[Cell, dict[str, Any]]:
+    """Every result, with the errors of each word under each noise."""
+    found = {}
+    for path in sorted(cells.RESULTS.glob("*/*/*/*.json.gz")):
+        result = cells.load(path)
+        cell = Cell.named(result["cell"])
+        if cell.row in rows.ROWS:
+            result["errors"] = {
+                name: _errors(said[MAIN if name == "int8" else name], heard) for name, heard in result["heard"].items()
+            }
+            found[cell] = result
+    return found
+
+
+def _errors(said: list[tuple[str, list[str]]], heard: str) -> np.ndarray:
+    """Of every word of the test, in order."""
+    lines = heard.split(" ")
+    if len(lines) != len(said):
+        raise SystemExit(f"{len(lines)} sentences heard of {len(said)}: these results are of another corpus")
+    each = [wer.charged(" ".join(right), " ".join(line)) for (right, _), line in zip(said, lines, strict=True)]
+    return np.concatenate(each)
+
+
+def _of(column: Column, row: str, found: dict[Cell, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """seed -> result; a dense model stands in every column of its head."""
+    if row == "dense":
+        column = (column[0], "entries", 0.0)
+    return {cell.seed: result for cell, result in found.items() if (*cell[:3], cell.row) == (*column, row)}
+
+
+def _record(column: Column, row: str, found: dict[Cell, dict[str, Any]]) -> dict[str, Any] | None:
+    results = list(_of(column, row, found).values())
+    if not results or (row == "dense") != (column[2] == 0):
+        return None
+    rates = {name: [r["errors"][name].mean() for r in results] for name in results[0]["errors"]}
+    return {
+        "head": column[0],
+        "structure": column[1],
+        "target": column[2],
+        "row": row,
+        "seeds": len(results),
+        "wer": {name: float(np.mean(many)) for name, many in rates.items()},
+        "error": {name: _error(many) for name, many in rates.items()},
+        "valid": float(np.mean([r["valid"] for r in results])),
+        "flops": float(np.mean([r["flops"] for r in results])),
+        "seconds": float(np.median([r["seconds"] for r in results])),
+        "bytes": float(np.mean([r["bytes"] for r in results])),
+    }
+
+
+def _error(many: list[float]) -> float | None:
+    """The standard error of a mean over seeds; one seed has none."""
+    return float(np.std(many, ddof=1) / len(many) ** 0.5) if len(many) > 1 else None
+
+
+def _compare(column: Column, found: dict[Cell, dict[str, Any]], said: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ours less each other row, on the seeds that both have; Holm's correction is for all rows of the column."""
+    ours, lines = _of(column, OURS, found), []
+    utterance = np.repeat(np.arange(len(said[MAIN])), [len(text) for text, _ in said[MAIN]])
+    recording = [clip for _, clips in said[MAIN] for clip in clips]
+    for row in rows.ROWS:
+        theirs = _of(column, row, found)
+        seeds = sorted(ours.keys() & theirs.keys())
+        if row == OURS or not seeds:
+            continue
+        a, b = (np.stack([of[seed]["errors"][MAIN] for seed in seeds]) for of in (ours, theirs))
+        found_ = paired.difference(a, b, [utterance, recording])
+        lines.append({"head": column[0], "structure": column[1], "target": column[2], "row": row, "seeds": len(seeds)})
+        lines[-1] |= found_._asdict()
+    for line, p in zip(lines, paired.holm([line["p"] for line in lines]), strict=True):
+        line["holm"] = p
+    return lines
+
+
+def _table(records: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for head in sorted({r["head"] for r in records}):
+        columns = sorted({(r["structure"], r["target"]) for r in records if r["head"] == head})
+        by = {(r["row"], r["structure"], r["target"]): r for r in records if r["head"] == head}
+        lines += ["", f"| {head}: WER, % | " + " | ".join(f"{s} {t:.1%}" for s, t in columns) + " |"]
+        lines += ["|---" * (len(columns) + 1) + "|"]
+        for row in rows.ROWS:
+            if any((row, *column) in by for column in columns):
+                shown = f"**{row}**" if row == OURS else row
+                lines.append(f"| {shown} | " + " | ".join(_said(by.get((row, *c))) for c in columns) + " |")
+        lines += ["", f"| {head} | 10 dB | 0 dB | int8 less float32 | training's products, of dense | s |"]
+        lines += ["|---" * 6 + "|"]
+        for record in (r for r in records if r["head"] == head):
+            w = record["wer"]
+            lines.append(
+                f"| {record['row']}, {record['structure']} {record['target']:.1%} | {w['10 dB']:.2%} | {w['0 dB']:.2%} "
+                f"| {100 * (w['int8'] - w[MAIN]):+.2f} | {record['flops']:.2f} | {record['seconds']:.0f} |"
+            )
+    return lines[1:]
+
+
+def _said(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    error = record["error"][MAIN]
+    spread = f" ± {100 * error:.2f}" if error is not None else ""
+    return f"{100 * record['wer'][MAIN]:.2f}{spread} ({record['seeds']})"
+
+
+def _pairs(comparisons: list[dict[str, Any]]) -> list[str]:
+    lines = [f"| {OURS} less | difference, points (95 %) | p | Holm | seeds |", "|---" * 5 + "|"]
+    for c in comparisons:
+        name = f"{c['row']}, {c['head']}, {c['structure']} {c['target']:.1%}"
+        low, high = 100 * c["low"], 100 * c["high"]
+        lines.append(
+            f"| {name} | {100 * c['mean']:+.2f} ({low:+.2f} to {high:+.2f}) | {c['p']:.3f} | {c['holm']:.3f} "
+            f"| {c['seeds']} |"
+        )
+    return lines
+
+
+def _picture(records: list[dict[str, Any]], out: Path) -> None:
+    """WER against the share of zeros, entries only; a band is two standard errors."""
+    heads = sorted({r["head"] for r in records})
+    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.6), squeeze=False, sharey=True)
+    for axis, head in zip(axes[0], heads, strict=True):
+        lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for record in records:
+            if record["head"] == head and record["structure"] == "entries":
+                lines[record["row"]].append(record)
+        for row, many in lines.items():
+            rate = 100 * np.array([r["wer"][MAIN] for r in many])
+            if row == "dense":
+                axis.axhline(rate[0], color="black", linestyle=":", label="dense")
+                continue
+            error = 200 * np.array([r["error"][MAIN] or 0.0 for r in many])
+            style = {"linewidth": 2.6, "color": "C3", "zorder": 3} if row == OURS else {"linewidth": 1.2}
+            axis.errorbar([f"{100 * r['target']:g} %" for r in many], rate, error, label=row, capsize=3, **style)
+        axis.set(title=f"{head}: connected digits in noise", xlabel="weights that are zero", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize=8, ncols=2)
+    axes[0][0].set_ylabel("words wrong, %")
+    figure.tight_layout()
+    figure.savefig(out, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
