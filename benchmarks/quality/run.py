@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cells
+import jax
 import rows
 from cells import Cell
 
@@ -35,8 +36,15 @@ def main() -> None:
             found = cells.run(cell, chosen.data, chosen.runs)
             print(f"{cell}: {found['valid']:.2%} of the validation words wrong; wrote {cell.result.name}")
         return
-    cores = [int(core) for core in chosen.cores.split(",")] if chosen.cores else sorted(os.sched_getaffinity(0))
     left = [cell for cell in _cells(chosen) if not cell.result.exists()]
+    if chosen.together:
+        for _, row in itertools.groupby(sorted(left, key=lambda cell: cell[:4]), key=lambda cell: cell[:4]):
+            seeds = list(row)
+            cells.together(seeds, chosen.data, chosen.runs)
+            for cell in seeds:
+                cells.run(cell, chosen.data, chosen.runs, quiet=True)
+        return
+    cores = [int(core) for core in chosen.cores.split(",")] if chosen.cores else sorted(os.sched_getaffinity(0))
     print(f"{len(left)} cells to train, {len(cores)} at once", flush=True)
     free = list(cores)
 
@@ -66,6 +74,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--columns", default="0.9,0.95,0.98", help="targets and N:M; default: %(default)s")
     parser.add_argument("--rows", default=",".join(rows.ROWS), help="default: all")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="default: %(default)s")
+    gpu = jax.default_backend() != "cpu"
+    parser.add_argument("--together", action="store_true", default=gpu, help="all seeds in one program; so on a GPU")
     parser.add_argument("--cores", default="", help="which ones; default: all")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ import cells
 import matplotlib
 import numpy as np
 import rows
-from cells import Cell
+from cells import MAIN, Cell
 
 from csp.speech import paired, wer
 
@@ -20,7 +20,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 OUT = Path("results")
-MAIN = "5 to 20 dB"
 OURS = "compressed sensing"
 RIVALS = ("gradual", "acdc")
 Column = tuple[str, str, float]  # head, structure, target

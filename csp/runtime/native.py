@@ -17,8 +17,8 @@ from csp.runtime.matrix import Coded, Matrix
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
-LAYOUTS = ("dense", "banks", "quads")
-LANES, BANK = 16, 128
+LAYOUTS = ("dense", "banks", "quads", "chunks")
+LANES, BANK, CHUNK = 16, 128, 16
 _pointer, _nothing = ctypes.c_void_p, ctypes.c_char * 0
 
 
@@ -62,7 +62,7 @@ class Native:
         if layout is None:
             sizes = {"dense": _dense_bytes(coded)}
             if coded.order is not None:
-                sizes |= {name: self._count(coded, name)[0] for name in ("banks", "quads")[: 1 if coded.floats else 2]}
+                sizes |= {name: self._count(coded, name)[0] for name in _sparse_layouts(coded)}
             layout = min(sizes, key=lambda name: sizes[name])
         return self._dense(coded) if layout == "dense" else self._sparse(coded, layout)
 
@@ -157,7 +157,8 @@ class Native:
     def _count(self, coded: Coded, layout: str) -> tuple[int, np.ndarray, np.ndarray]:
         """Bytes of the data, what lives in each lane of each tile, and how many steps each tile takes."""
         tiles = _padded(coded.outputs) // LANES * -(-coded.inputs // BANK)
-        living, steps = np.empty(tiles * LANES, np.uint32), np.empty(tiles, np.uint8)
+        counts = _padded(coded.outputs) if layout == "chunks" else tiles
+        living, steps = np.empty(tiles * LANES, np.uint32), np.empty(counts, np.uint8)
         said = self._values(coded, layout, coded.values)
         total = self._library.csp_count(ctypes.byref(said), _pointer(_address(living)), _pointer(_address(steps)))
         if total < 0:
@@ -246,6 +247,13 @@ def _held(w: Matrix) -> int:
 
 def _padded(outputs: int) -> int:
     return -(-outputs // LANES) * LANES
+
+
+def _sparse_layouts(coded: Coded) -> tuple[str, ...]:
+    """Those that can hold it: floats have one, and a byte numbers a chunk and counts those of an output."""
+    if coded.floats:
+        return ("banks",)
+    return ("banks", "quads", "chunks") if coded.inputs < 256 * CHUNK else ("banks", "quads")
 
 
 def _dense_bytes(coded: Coded) -> int:

@@ -29,7 +29,7 @@ needs_library = pytest.mark.skipif(not NATIVE, reason="the library was not built
 
 
 def _layouts(floats: bool) -> tuple[str | None, ...]:
-    return (None, "dense", "banks") if floats else (None, "dense", "banks", "quads")
+    return (None, "dense", "banks") if floats else (None, "dense", "banks", "quads", "chunks")
 
 
 @needs_library

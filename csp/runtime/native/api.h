@@ -7,6 +7,7 @@
 
 #define CSP_LANES 16
 #define CSP_BANK 128
+#define CSP_CHUNK 16
 
 #if defined(__GNUC__)
 #define CSP_PUBLIC extern "C" __attribute__((visibility("default")))
@@ -14,7 +15,7 @@
 #error "csp's kernels need GCC or Clang"
 #endif
 
-enum Layout { DENSE = 0, BANKS = 1, QUADS = 2 };
+enum Layout { DENSE = 0, BANKS = 1, QUADS = 2, CHUNKS = 3 };
 
 // A matrix [inputs, outputs], packed. In the order of groups, then banks:
 //   DENSE int8: for each 4 inputs, 16 lanes x 4 codes; float: for each input, 16 lanes.
@@ -22,6 +23,8 @@ enum Layout { DENSE = 0, BANKS = 1, QUADS = 2 };
 //     A place is an input of the bank: bits 0-5 are its low six, bit 7 is its seventh.
 //   QUADS int8: `steps` times 16 places (which 4 inputs of the bank, one for each lane) and their 64 codes.
 // `steps` has one count for each group and bank; slots that nothing fills hold the code 0 at place 0.
+//   CHUNKS int8, in the order of groups only: the numbers of all chunks of 16 inputs that the 16 outputs have, one output
+//     after the other and then filled up to fours, and 16 codes of each. `steps` has one count for each output.
 struct Packed {
   int32_t layout, floats, inputs, outputs;
   const uint8_t *data;

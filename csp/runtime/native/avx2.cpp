@@ -91,6 +91,26 @@ const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, c
   return data;
 }
 
+inline __m256i two(const uint8_t *codes, const uint8_t *numbers) {
+  __m128i second = _mm_loadu_si128((const __m128i *)(codes + CSP_CHUNK * numbers[1]));
+  return _mm256_inserti128_si256(
+      _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(codes + CSP_CHUNK * numbers[0]))), second, 1);
+}
+
+const uint8_t *chunks(const uint8_t *data, int64_t count, const uint8_t *codes, int32_t *sums) {
+  const uint8_t *weights = data + count;
+  for (int64_t i = 0; i < count; i += 4, weights += 64) {
+    __m256i zero = _mm256_setzero_si256();
+    __m256i low = products(zero, two(codes, data + i), load32(weights));
+    __m256i high = products(zero, two(codes, data + i + 2), load32(weights + 32));
+    __m256i pairs = _mm256_hadd_epi32(low, high);  // chunks 0, 0, 2, 2 and 1, 1, 3, 3
+    pairs = _mm256_hadd_epi32(pairs, pairs);       // 0, 2, 0, 2 and 1, 3, 1, 3
+    __m128i even = _mm256_castsi256_si128(pairs), odd = _mm256_extracti128_si256(pairs, 1);
+    _mm_storeu_si128((__m128i *)(sums + i), _mm_unpacklo_epi32(even, odd));
+  }
+  return weights;
+}
+
 }  // namespace
 
 #include "loads.h"

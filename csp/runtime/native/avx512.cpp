@@ -77,6 +77,27 @@ const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, c
   return data;
 }
 
+inline __m128i chunk(const uint8_t *codes, uint8_t number) {
+  return _mm_loadu_si128((const __m128i *)(codes + CSP_CHUNK * number));
+}
+
+const uint8_t *chunks(const uint8_t *data, int64_t count, const uint8_t *codes, int32_t *sums) {
+  const uint8_t *weights = data + count;
+  for (int64_t i = 0; i < count; i += 4, weights += 64) {
+    _mm_prefetch((const char *)weights + 2048, _MM_HINT_T0);
+    __m512i seen = _mm512_castsi128_si512(chunk(codes, data[i]));
+    seen = _mm512_inserti32x4(seen, chunk(codes, data[i + 1]), 1);
+    seen = _mm512_inserti32x4(seen, chunk(codes, data[i + 2]), 2);
+    seen = _mm512_inserti32x4(seen, chunk(codes, data[i + 3]), 3);
+    __m512i four = _mm512_dpbusd_epi32(_mm512_setzero_si512(), seen, _mm512_loadu_si512(weights));
+    four = _mm512_add_epi32(four, _mm512_maskz_shuffle_epi32(0xffff, four, (_MM_PERM_ENUM)0x4e));
+    four = _mm512_add_epi32(four, _mm512_maskz_shuffle_epi32(0xffff, four, (_MM_PERM_ENUM)0xb1));
+    __m512i packed = _mm512_maskz_compress_epi32(0x1111, four);
+    _mm_storeu_si128((__m128i *)(sums + i), _mm512_maskz_extracti32x4_epi32(0xf, packed, 0));
+  }
+  return weights;
+}
+
 // Sixteen floats at sixteen places: four permutations of 32 each, of which bits 5 and 7 of a place choose one.
 inline __m512 fetch_floats(const __m512 *x, __m512i place) {
   __mmask16 second = _mm512_test_epi32_mask(place, _mm512_set1_epi32(32));

@@ -4,6 +4,7 @@
 //   dense(data, quads, codes, sums)         sums[16] is written, the end of the group's data returned
 //   banks(data, steps, banks, tables, sums)
 //   quads(data, steps, banks, codes, sums)
+//   chunks(data, count, codes, sums)        sums[count] of all chunks of a group, count a multiple of four
 //   banks_float(data, steps, banks, x, sums)
 #pragma once
 #include <stdlib.h>
@@ -76,6 +77,30 @@ void read_rows(Rows *rows, const Packed &w, const float *x, int64_t batch) {
   }
 }
 
+const int MOST_CHUNKS = 255 * CSP_LANES + 4;
+
+// The sums of a group from those of its chunks: differences of their running sum, which has no branches to mispredict.
+const uint8_t *by_chunks(const uint8_t *data, const uint8_t *steps, const uint8_t *codes, int32_t *sums) {
+  int32_t each[MOST_CHUNKS], running[MOST_CHUNKS];
+  int64_t count = 0;
+  for (int lane = 0; lane < CSP_LANES; lane++) count += steps[lane];
+  int64_t filled = (count + 3) / 4 * 4;
+  data = chunks(data, filled, codes, each);
+  uint32_t sum = 0;  // unsigned, so that it may wrap: differences stay right
+  for (int64_t i = 0; i < count; i++) {
+    running[i] = (int32_t)sum;
+    sum += (uint32_t)each[i];
+  }
+  running[count] = (int32_t)sum;
+  int64_t first = 0;
+  for (int lane = 0; lane < CSP_LANES; lane++) {
+    int64_t next = first + steps[lane];
+    sums[lane] = (int32_t)((uint32_t)running[next] - (uint32_t)running[first]);
+    first = next;
+  }
+  return data;
+}
+
 const uint8_t *dense_float(const uint8_t *data, int64_t inputs, const float *x, float *sums) {
   const int pieces = CSP_LANES / N;
   Floats even[pieces] = {}, odd[pieces] = {};  // two chains, so that additions need not wait for one another
@@ -105,6 +130,7 @@ inline const uint8_t *group(const Packed &w, const uint8_t *data, const uint8_t 
   int32_t sums[CSP_LANES];
   if (w.layout == DENSE) data = dense(data, (w.inputs + 3) / 4, row, sums);
   else if (w.layout == BANKS) data = banks(data, steps, count, row, sums);
+  else if (w.layout == CHUNKS) data = by_chunks(data, steps, row, sums);
   else data = quads(data, steps, count, row, sums);
   for (int i = 0; i < CSP_LANES; i += N) {
     Ints exact = load(sums + i) - load(w.sums + first + i) * 128;
@@ -131,7 +157,7 @@ void product(const Packed &w, const Rows &rows, int64_t batch, const float *bias
       }
     }
     data = end;
-    if (steps) steps += banks_of(w.inputs);
+    if (steps) steps += w.layout == CHUNKS ? CSP_LANES : banks_of(w.inputs);
   }
 }
 

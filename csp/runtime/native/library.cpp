@@ -42,8 +42,29 @@ static int64_t slot_of(const Values *v, int64_t input, int64_t output) {
 
 static int64_t step_bytes(const Values *v) { return v->layout == BANKS && !v->floats ? 128 : 80; }
 
-// Fills `steps`, one for each group and bank, from `living`, which has a word for each group, bank and lane: a count for
-// BANKS, a set of the 32 quads for QUADS. Returns the bytes that the data will take, or -1 for an entry beyond the matrix.
+static int64_t to_fours(int64_t count) { return (count + 3) / 4 * 4; }
+
+// Counts of the chunks of each output, from the sets of each bank; the bytes that the data will take, or -1 for too many.
+static int64_t count_chunks(const Values *v, const uint32_t *living, uint8_t *steps) {
+  int64_t total = 0;
+  for (int64_t group = 0; group < groups_of(v); group++, steps += CSP_LANES) {
+    int64_t chunks = 0;
+    for (int lane = 0; lane < CSP_LANES; lane++) {
+      int count = 0;
+      for (int64_t bank = 0; bank < banks_of(v); bank++)
+        count += __builtin_popcount(living[slot_of(v, bank * CSP_BANK, group * CSP_LANES + lane)]);
+      if (count > 255) return -1;
+      steps[lane] = (uint8_t)count;
+      chunks += count;
+    }
+    total += to_fours(chunks) * (1 + CSP_CHUNK);
+  }
+  return total;
+}
+
+// Fills `steps` from `living`, which has a word for each group, bank and lane: a count for BANKS, a set of the 32 quads for
+// QUADS, of the 8 chunks for CHUNKS. Returns the bytes that the data will take; or -1 for an entry beyond the matrix, or
+// where a layout has no room for so many.
 CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) {
   int64_t tiles = groups_of(v) * banks_of(v), size = (int64_t)v->inputs * v->outputs, total = 0;
   memset(living, 0, (size_t)tiles * CSP_LANES * 4);
@@ -53,8 +74,10 @@ CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) 
     int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
     uint32_t *here = living + slot_of(v, input, output);
     if (v->layout == QUADS) *here |= 1u << (input % CSP_BANK / 4);
+    else if (v->layout == CHUNKS) *here |= 1u << (input % CSP_BANK / CSP_CHUNK);
     else ++*here;
   }
+  if (v->layout == CHUNKS) return count_chunks(v, living, steps);
   for (int64_t t = 0; t < tiles; t++) {
     uint32_t most = 0;
     for (int lane = 0; lane < CSP_LANES; lane++) {
@@ -86,9 +109,40 @@ static void place(const Values *v, int64_t i, int64_t slot, int64_t input, int l
   }
 }
 
+static int fill_chunks(const Values *v, const uint32_t *living, const uint8_t *steps, uint8_t *data, int32_t *sums) {
+  int64_t outputs = groups_of(v) * CSP_LANES;
+  uint8_t **numbers = (uint8_t **)malloc((size_t)outputs * 2 * sizeof(uint8_t *)), **codes = numbers + outputs;
+  if (!numbers) return 1;
+  for (int64_t first = 0; first < outputs; first += CSP_LANES) {
+    int64_t chunks = 0, before = 0;
+    for (int lane = 0; lane < CSP_LANES; lane++) chunks += steps[first + lane];
+    for (int lane = 0; lane < CSP_LANES; lane++) {
+      uint8_t *next = numbers[first + lane] = data + before;
+      codes[first + lane] = data + to_fours(chunks) + before * CSP_CHUNK;
+      before += steps[first + lane];
+      for (int64_t bank = 0; bank < banks_of(v); bank++)
+        for (int chunk = 0; chunk < CSP_BANK / CSP_CHUNK; chunk++)
+          if (living[slot_of(v, bank * CSP_BANK, first + lane)] >> chunk & 1)
+            *next++ = (uint8_t)(bank * (CSP_BANK / CSP_CHUNK) + chunk);
+    }
+    data += to_fours(chunks) * (1 + CSP_CHUNK);
+  }
+  for (int64_t i = 0; i < v->count; i++) {
+    if (is_zero(v, i)) continue;
+    int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
+    void *here = memchr(numbers[output], (int)(input / CSP_CHUNK), steps[output]);
+    int64_t slot = (uint8_t *)here - numbers[output];
+    codes[output][slot * CSP_CHUNK + input % CSP_CHUNK] = ((const uint8_t *)v->values)[i];
+    sums[output] += ((const int8_t *)v->values)[i];
+  }
+  free(numbers);
+  return 0;
+}
+
 // The data and the sums of the codes, both zero before; `living` and `steps` as `csp_count` left them. 0, or 1 where
 // memory ends.
 CSP_PUBLIC int csp_fill(const Values *v, const uint32_t *living, const uint8_t *steps, uint8_t *data, int32_t *sums) {
+  if (v->layout == CHUNKS) return fill_chunks(v, living, steps, data, sums);
   int64_t tiles = groups_of(v) * banks_of(v);
   int64_t *starts = (int64_t *)malloc((size_t)(tiles + 1) * 8);
   uint8_t *used = (uint8_t *)calloc((size_t)(tiles * CSP_LANES + 1), 1);

@@ -34,6 +34,15 @@ const uint8_t *quads(const uint8_t *data, const uint8_t *steps, int64_t count, c
   return data;
 }
 
+const uint8_t *chunks(const uint8_t *data, int64_t count, const uint8_t *codes, int32_t *sums) {
+  const uint8_t *weights = data + count;
+  for (int64_t i = 0; i < count; i++, weights += CSP_CHUNK) {
+    sums[i] = 0;
+    for (int k = 0; k < CSP_CHUNK; k++) sums[i] += (int)(int8_t)weights[k] * codes[CSP_CHUNK * data[i] + k];
+  }
+  return weights;
+}
+
 }  // namespace
 
 #include "body.h"
