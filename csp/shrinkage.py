@@ -1,8 +1,10 @@
-"""How is a weight made smaller? The prox operators: soft, hard, ridge, trimmed, group, singular.
+"""How is a weight made smaller? The prox operators: soft, firm, hard, ridge, trimmed, group, singular.
 
 Every function solves a small minimisation exactly, in float32 whatever the dtype of the weights (in float64 if they are
 float64), and returns the dtype it was given. A zero is always +0.0, and NaN stays NaN.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,26 @@ def soft(w: jax.Array, t: jax.typing.ArrayLike) -> jax.Array:
     x = _wide(w)
     t = jnp.asarray(t, x.dtype)
     return _settle(x - jnp.clip(x, -t, t), w)
+
+
+def firm(w: jax.Array, t: jax.typing.ArrayLike, gamma: float) -> jax.Array:
+    r"""Firm threshold (Gao & Bruce, 1997): 0 up to t, w from gamma t on, straight in between.
+
+    It is the prox of a concave penalty (MCP), $\int_0^{|z|} \max(t - x / \gamma, 0) dx$, and continuous as the soft
+    threshold is, which it is for gamma = infinity; with 1 it is hard. What is large is left alone.
+
+    >>> firm(jnp.array([-3.0, 0.5, 1.5]), 1.0, 2.0)
+    Array([-3.,  0.,  1.], dtype=float32)
+    """
+    if gamma < 1:
+        raise ValueError(f"a firm threshold needs gamma >= 1, got {gamma}")
+    x = _wide(w)
+    t = jnp.asarray(t, x.dtype)
+    if gamma == 1:
+        return _settle(jnp.where(jnp.abs(x) <= t, 0, x), w)
+    shrunk = x - jnp.clip(x, -t, t)
+    steep = shrunk if math.isinf(gamma) else shrunk * (gamma / (gamma - 1))
+    return _settle(jnp.where(jnp.abs(steep) < jnp.abs(x), steep, x), w)
 
 
 def hard(w: jax.Array, keep: jax.Array) -> jax.Array:

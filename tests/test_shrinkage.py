@@ -215,8 +215,25 @@ def test_soft_is_a_closed_form(rng):
     np.testing.assert_array_equal(z, np.sign(w) * np.maximum(np.abs(w) - t, 0))
 
 
+def test_firm_is_the_prox_of_its_penalty(rng):
+    """Against every z of a fine grid; gamma 1 and infinity are the hard and the soft threshold."""
+    z = np.linspace(-6, 6, 24_001)
+    for w, t, gamma in zip(rng.uniform(-4, 4, 200), rng.uniform(0.1, 2, 200), rng.uniform(1.2, 4, 200), strict=True):
+        size = np.abs(z)
+        penalty = np.where(size <= gamma * t, t * size - size**2 / (2 * gamma), gamma * t**2 / 2)
+        best = z[np.argmin((z - w) ** 2 / 2 + penalty)]
+        assert shrinkage.firm(jnp.float32(w), t, gamma) == pytest.approx(best, abs=6e-4)
+    w = jnp.asarray(rng.normal(size=100), jnp.float32)
+    np.testing.assert_array_equal(shrinkage.firm(w, 0.5, 1), jnp.where(jnp.abs(w) > 0.5, w, 0))
+    np.testing.assert_array_equal(shrinkage.firm(w, 0.5, math.inf), shrinkage.soft(w, 0.5))
+    with pytest.raises(ValueError, match=r"gamma >= 1, got 0\.5"):
+        shrinkage.firm(w, 0.5, 0.5)
+
+
 ELEMENTWISE = {
     "soft": lambda w, keep, t: shrinkage.soft(w, t),
+    "firm": lambda w, keep, t: shrinkage.firm(w, t, 1.5),
+    "firm at 1": lambda w, keep, t: shrinkage.firm(w, t, 1),
     "hard": lambda w, keep, t: shrinkage.hard(w, keep),
     "ridge": shrinkage.ridge,
     "trimmed": shrinkage.trimmed,

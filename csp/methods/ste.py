@@ -9,4 +9,4 @@ def ste(steps: int, begin: float = 0.05, full: float = 0.5, freeze: float = 1.0,
     """V <- V + u, W = P(V): the gradient at W moves V as if the projection were not there."""
     clock = clock_for(steps, begin, freeze, every, most=20)
     ramp = schedules.cubic(1.0, clock.begin, min(round(full * steps), clock.end))
-    return dual(pull=0.0)(Method("ste", steps, clock, ramp))
+    return dual(pull=0.0, firm=1.0)(Method("ste", steps, clock, ramp))

@@ -6,6 +6,7 @@ structure at once, and the metrics take turns over the parameters, so that the m
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def _compressed(iterate: methods.method.Iterate | None = None, **choices) -> Cal
 
 METHODS: dict[str, Callable[..., methods.Method]] = {
     "dual": _compressed(),
-    "dual_pulled": _compressed(methods.dual(pull=2.0, soft=0.3)),
+    "dual_pulled": _compressed(methods.dual(pull=2.0, firm=math.inf)),
     "dual_cycles": _compressed(cycles=2),
     "trimmed": _compressed(methods.trimmed()),
     "trimmed_metric": _compressed(methods.trimmed(shrink=methods.metric())),
