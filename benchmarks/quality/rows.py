@@ -1,7 +1,7 @@
 """The rows of the table: what each changes in the recipe, and the settings among which each was chosen.
 
-Every method had as many settings (`TRIALS`), each trained once at 95 % with the seed 0, and was judged by words of the
-validation split; the best is its row. Results of the trials are kept too: results/*/trial-METHOD-N.
+Methods of TRIALS have as many settings each, to be trained once with the seed 0 and judged by the validation split:
+`run.py --rows trial-gradual-0,trial-gradual-1 --seeds 0`. The others are as their papers have them.
 """
 
 import dataclasses
@@ -41,17 +41,51 @@ def _settings(method: str, *options: Setting) -> list[Setting]:
 
 
 DECAY = {"train.weight_decay": 0.1}
+
+
+def _options(**options: Any) -> Setting:
+    return {"sparsity.options": options}
+
+
+def _dual(pull: float = 30.0, firm: float = 1.5, **options: Any) -> Setting:
+    return _options(iterate="dual", iterate_options={"pull": pull, "firm": firm}, **options)
+
+
+ERK = {"sparsity.budget": "erk"}
 TRIALS: dict[str, list[Setting]] = {
-    "gradual": _settings(
-        "gradual", {}, DECAY, {"sparsity.options": {"end": 0.5}}, {"sparsity.options": {"regrow": 0.3}}
+    "gradual": _settings("gradual", {}, DECAY, _options(end=0.5), _options(end=0.85), _options(regrow=0.3), ERK),
+    "acdc": _settings(
+        "acdc",
+        {},
+        DECAY,
+        _options(cycles=3),
+        _options(finish=0.4),
+        _options(compressed=0.7),
+        {"sparsity.budget": "erk"},
+    ),
+    "compressed_sensing": _settings(
+        "compressed_sensing", {}, DECAY, _dual(firm=2.0), _dual(firm=1.2), _dual(full=0.7), ERK
     ),
 }
 ROWS: dict[str, Setting] = {
     "dense": {"sparsity.method": "dense"},
-    "small dense": {"sparsity.method": "dense", "small": True},
-    "one-shot": {"sparsity.method": "one_shot"},
+    "small_dense": {"sparsity.method": "dense", "small": True},
+    "one_shot": {"sparsity.method": "one_shot"},
+    "l1": {"sparsity.method": "l1"},
     "gradual": TRIALS["gradual"][0],
-    "compressed sensing": {"sparsity.method": "compressed_sensing"},
+    "gradual_regrowth": TRIALS["gradual"][4],
+    "ste": {"sparsity.method": "ste"},
+    "rigl": {"sparsity.method": "rigl"},
+    "rigl_3_times_longer": {"sparsity.method": "rigl", "train.steps": 6000},
+    "granet": {"sparsity.method": "granet"},
+    "acdc": TRIALS["acdc"][0],
+    "str": {"sparsity.method": "str"},
+    "compressed_sensing": TRIALS["compressed_sensing"][0],
+    "compressed_sensing_hard": {"sparsity.method": "compressed_sensing"} | _dual(firm=1.0),
+    "compressed_sensing_hard_pull_100": {"sparsity.method": "compressed_sensing"} | _dual(pull=100.0, firm=1.0),
+    "compressed_sensing_hard_pull_0": {"sparsity.method": "compressed_sensing"} | _dual(pull=0.0, firm=1.0),
+    "compressed_sensing_trimmed": {"sparsity.method": "compressed_sensing"} | _options(iterate="trimmed"),
+    "compressed_sensing_ista": {"sparsity.method": "compressed_sensing"} | _options(iterate="ista"),
 }
 
 

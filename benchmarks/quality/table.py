@@ -20,8 +20,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 OUT = Path("results")
-OURS = "compressed sensing"
-RIVALS = ("gradual", "acdc")
+OURS = "compressed_sensing"
 Column = tuple[str, str, float]  # head, structure, target
 
 
@@ -125,17 +124,22 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
         lines += ["|---" * (len(columns) + 1) + "|"]
         for row in rows.ROWS:
             if any((row, *column) in by for column in columns):
-                shown = f"**{row}**" if row == OURS else row
+                shown = f"**{_plain(row)}**" if row == OURS else _plain(row)
                 lines.append(f"| {shown} | " + " | ".join(_said(by.get((row, *c))) for c in columns) + " |")
         lines += ["", f"| {head} | 10 dB | 0 dB | int8 less float32 | training's products, of dense | s |"]
         lines += ["|---" * 6 + "|"]
         for record in (r for r in records if r["head"] == head):
             w = record["wer"]
+            name = f"{_plain(record['row'])}, {record['structure']} {record['target']:.1%}"
             lines.append(
-                f"| {record['row']}, {record['structure']} {record['target']:.1%} | {w['10 dB']:.2%} | {w['0 dB']:.2%} "
+                f"| {name} | {w['10 dB']:.2%} | {w['0 dB']:.2%} "
                 f"| {100 * (w['int8'] - w[MAIN]):+.2f} | {record['flops']:.2f} | {record['seconds']:.0f} |"
             )
     return lines[1:]
+
+
+def _plain(row: str) -> str:
+    return row.replace("_", " ")
 
 
 def _said(record: dict[str, Any] | None) -> str:
@@ -147,9 +151,9 @@ def _said(record: dict[str, Any] | None) -> str:
 
 
 def _pairs(comparisons: list[dict[str, Any]]) -> list[str]:
-    lines = [f"| {OURS} less | difference, points (95 %) | p | Holm | seeds |", "|---" * 5 + "|"]
+    lines = [f"| {_plain(OURS)} less | difference, points (95 %) | p | Holm | seeds |", "|---" * 5 + "|"]
     for c in comparisons:
-        name = f"{c['row']}, {c['head']}, {c['structure']} {c['target']:.1%}"
+        name = f"{_plain(c['row'])}, {c['head']}, {c['structure']} {c['target']:.1%}"
         low, high = 100 * c["low"], 100 * c["high"]
         lines.append(
             f"| {name} | {100 * c['mean']:+.2f} ({low:+.2f} to {high:+.2f}) | {c['p']:.3f} | {c['holm']:.3f} "
@@ -174,7 +178,9 @@ def _picture(records: list[dict[str, Any]], out: Path) -> None:
                 continue
             error = 200 * np.array([r["error"][MAIN] or 0.0 for r in many])
             style = {"linewidth": 2.6, "color": "C3", "zorder": 3} if row == OURS else {"linewidth": 1.2}
-            axis.errorbar([f"{100 * r['target']:g} %" for r in many], rate, error, label=row, capsize=3, **style)
+            axis.errorbar(
+                [f"{100 * r['target']:g} %" for r in many], rate, error, label=_plain(row), capsize=3, **style
+            )
         axis.set(title=f"{head}: connected digits in noise", xlabel="weights that are zero", yscale="log")
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize=8, ncols=2)
