@@ -73,6 +73,7 @@ ROWS: dict[str, Setting] = {
     "one_shot": {"sparsity.method": "one_shot"},
     "l1": {"sparsity.method": "l1"},
     "gradual": TRIALS["gradual"][0],
+    "gradual_to_half_time": TRIALS["gradual"][2],
     "gradual_regrowth": TRIALS["gradual"][4],
     "ste": {"sparsity.method": "ste"},
     "rigl": {"sparsity.method": "rigl"},

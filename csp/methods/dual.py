@@ -33,7 +33,7 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         span, every = max(end - begin, 1), (end - begin) / max(len(method.clock.times) - 1, 1)
 
         def start(w, structure):
-            edge = jnp.zeros_like(_units(structure, w).max(structure.axes, keepdims=True))
+            edge = jnp.zeros_like(jnp.max(_units(structure, w), structure.axes, keepdims=True, initial=0))
             return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, bool), edge))
 
         def decide(view: View) -> Decision:
@@ -70,8 +70,8 @@ def _edge(view: View, v: jax.Array, alive: jax.Array) -> jax.Array:
     """The largest dead unit of each competition; no more than the smallest living one, whatever their worth is."""
     size, axes = _units(view.structure, v), view.structure.axes
     lives = _units(view.structure, alive.astype(v.dtype)) > 0
-    dead = jnp.max(jnp.where(lives, 0, size), axes, keepdims=True)
-    return jnp.minimum(dead, jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True))
+    dead = jnp.max(jnp.where(lives, 0, size), axes, keepdims=True, initial=0)
+    return jnp.minimum(dead, jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True, initial=jnp.inf))
 
 
 def _projected(structure: Structure, v: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
