@@ -156,33 +156,42 @@ def _pairs(comparisons: list[dict[str, Any]]) -> list[str]:
         name = f"{_plain(c['row'])}, {c['head']}, {c['structure']} {c['target']:.1%}"
         low, high = 100 * c["low"], 100 * c["high"]
         lines.append(
-            f"| {name} | {100 * c['mean']:+.2f} ({low:+.2f} to {high:+.2f}) | {c['p']:.3f} | {c['holm']:.3f} "
+            f"| {name} | {100 * c['mean']:+.2f} ({low:+.2f} to {high:+.2f}) | {_chance(c['p'])} | {_chance(c['holm'])} "
             f"| {c['seeds']} |"
         )
     return lines
 
 
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< .001"
+
+
 def _picture(records: list[dict[str, Any]], out: Path) -> None:
-    """WER against the share of zeros, entries only; a band is two standard errors."""
+    """WER against the share of zeros, entries only; a bar is two standard errors over seeds."""
     heads = sorted({r["head"] for r in records})
-    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.6), squeeze=False, sharey=True)
+    targets = sorted({r["target"] for r in records if r["structure"] == "entries" and r["target"]})
+    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.4), squeeze=False, sharey=True)
     for axis, head in zip(axes[0], heads, strict=True):
         lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for record in records:
             if record["head"] == head and record["structure"] == "entries":
                 lines[record["row"]].append(record)
-        for row, many in lines.items():
+        for number, (row, many) in enumerate(lines.items()):
             rate = 100 * np.array([r["wer"][MAIN] for r in many])
             if row == "dense":
                 axis.axhline(rate[0], color="black", linestyle=":", label="dense")
                 continue
             error = 200 * np.array([r["error"][MAIN] or 0.0 for r in many])
+            places = [targets.index(r["target"]) + 0.02 * (number - len(lines) / 2) for r in many]
             style = {"linewidth": 2.6, "color": "C3", "zorder": 3} if row == OURS else {"linewidth": 1.2}
-            axis.errorbar(
-                [f"{100 * r['target']:g} %" for r in many], rate, error, label=_plain(row), capsize=3, **style
-            )
+            axis.errorbar(places, rate, error, label=_plain(row), capsize=3, marker="o", markersize=4, **style)
         axis.set(title=f"{head}: connected digits in noise", xlabel="weights that are zero", yscale="log")
-        axis.grid(alpha=0.3, which="both")
+        axis.set_xticks(range(len(targets)), [f"{100 * t:g} %" for t in targets])
+        axis.set_yticks([0.5, 1, 2, 3, 5, 10, 20], ["0.5", "1", "2", "3", "5", "10", "20"])
+        axis.yaxis.minorticks_off()
+        rates = [100 * r["wer"][MAIN] for many in lines.values() for r in many]
+        axis.set_ylim(0.8 * min(rates), 1.25 * max(rates))
+        axis.grid(alpha=0.3)
         axis.legend(fontsize=8, ncols=2)
     axes[0][0].set_ylabel("words wrong, %")
     figure.tight_layout()
