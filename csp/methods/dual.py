@@ -39,9 +39,9 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         def decide(view: View) -> Decision:
             v, keep = view.memory.fast, keep_worthiest(view).keep
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
-            edge = _edge(view, v, alive)
+            edge = _edge(view, v, alive) if firm > 1 else view.memory.slow[1]
             shrunk = shrinkage.ridge(v, alive, 3 * pull * x**2 * every / span)
-            settled = jnp.where(view.last & alive, _projected(view.structure, v, edge, firm), shrunk)
+            settled = _projected(view.structure, shrunk, jnp.where(view.last, edge, 0), firm)
             return Decision(keep, (alive, jnp.where(view.last, 0, edge)), settled)
 
         def step(view: View, update: jax.Array, alive: jax.Array):
@@ -67,10 +67,15 @@ def _units(structure: Structure, v: jax.Array) -> jax.Array:
 
 
 def _edge(view: View, v: jax.Array, alive: jax.Array) -> jax.Array:
-    """The largest dead unit of each competition; no more than the smallest living one, whatever their worth is."""
+    """The largest dead unit of each competition; no more than the smallest living one, where worth is not size.
+
+    Two reductions of one array would need another of scratch, so that there is one where it suffices.
+    """
     size, axes = _units(view.structure, v), view.structure.axes
     lives = _units(view.structure, alive.astype(v.dtype)) > 0
     dead = jnp.max(jnp.where(lives, 0, size), axes, keepdims=True, initial=0)
+    if view.by_size:
+        return dead
     return jnp.minimum(dead, jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True, initial=jnp.inf))
 
 
