@@ -1,5 +1,6 @@
 """One cell of the table: which head, which structure and how many zeros, which row, which seed; and its training."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -14,9 +15,10 @@ import rows
 
 from csp import formats, models
 from csp.runtime import Recognizer
-from csp.speech import manifest
+from csp.speech import connect, manifest
 from csp.train import config, evaluate, pruning, recognise, session
 from csp.train import row as train_row
+from csp.train.plain import toml
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent.parent / "configs" / "fsdd.toml"
@@ -27,6 +29,7 @@ SENTENCES = {"train": 3000, "valid": 1500, "test": 1600}
 WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
 SENTENCES_FILE = "sentences.json.gz"
 TRIAL = "trial"  # a folder of results that chose a setting, on validation words only
+pruning.METHODS["l1"] = rows.l1  # for this benchmark only
 
 
 class Cell(NamedTuple):
@@ -66,12 +69,11 @@ class Cell(NamedTuple):
         said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
         if said.pop("small", False):
             said["model.width"] = _width(self.head, self.target)
-        return [(key, json.dumps(value) if isinstance(value, str) else _toml(value)) for key, value in said.items()]
+        return [(key, toml(value)) for key, value in said.items()]
 
 
 def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, Any]:
     """Trains it, or goes on with it, hears the tests, and keeps what was heard."""
-    pruning.METHODS.setdefault("l1", rows.l1)
     folder = runs / str(cell)
     overrides = cell.overrides(data / MAIN / "manifest.tsv")
     start = time.time()
@@ -99,7 +101,6 @@ def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, An
 
 def together(row: list[Cell], data: Path, runs: Path) -> None:
     """Trains cells that differ in their seed only in one program, as a GPU likes it; `run` then finishes each."""
-    pruning.METHODS.setdefault("l1", rows.l1)
     left = [cell for cell in row if not (runs / str(cell) / "report.json").exists()]
     if len(left) > 1:
         manifest_ = data / MAIN / "manifest.tsv"
@@ -117,7 +118,7 @@ def sentences(data: Path) -> None:
     """Keeps beside the results what was said, and of which recordings each sentence was made."""
     found = {}
     for name in NOISE:
-        made = dict(line.split("\t") for line in (data / name / "recordings.tsv").read_text().splitlines()[1:])
+        made = dict(line.split("\t") for line in (data / name / connect.RECORDINGS).read_text().splitlines()[1:])
         spoken = manifest.read(data / name / "manifest.tsv", "test")
         said = [("".join(str(WORDS.index(word)) for word in u.text.split()), made[u.id].split()) for u in spoken]
         found[name] = said
@@ -141,7 +142,7 @@ def _work(folder: Path, overrides: list[tuple[str, str]]) -> float:
     frozen = read.sparsity.options.get("freeze", rows.FREEZES.get(read.sparsity.method, 0.0))
     third = [1.0 if (i + 1) / len(living) <= frozen else d for i, d in enumerate(living)]
     steps = read.train.steps / config.read(RECIPE).train.steps
-    size = _size(read.model) / _size(config.read(RECIPE, [("model.head", json.dumps(read.model.head))]).model)
+    size = _size(read.model) / _size(config.read(RECIPE, [("model.head", toml(read.model.head))]).model)
     return steps * size * sum(2 * d + g for d, g in zip(living, third, strict=True)) / (3 * len(living))
 
 
@@ -152,14 +153,6 @@ def _size(model: models.ModelConfig) -> int:
 
 def _width(head: str, target: float) -> int:
     """Of the widest dense model with no more weights than the sparse one keeps."""
-    read = config.read(RECIPE, [("model.head", json.dumps(head))]).model
+    read = config.read(RECIPE, [("model.head", toml(head))]).model
     keep = (1 - target) * _size(read)
-    return max(w for w in range(4, 129, 2) if _size(rows.narrow(read, w)) <= keep)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(x)}" for key, x in value.items()) + "}"
-    return json.dumps(value)
+    return max(w for w in range(4, 129, 2) if _size(dataclasses.replace(read, width=w)) <= keep)

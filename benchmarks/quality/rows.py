@@ -4,14 +4,12 @@ Methods of TRIALS have as many settings each, to be trained once with the seed 0
 `run.py --rows trial-gradual-0,trial-gradual-1 --seeds 0`. The others are as their papers have them.
 """
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from csp import schedules
 from csp.methods.method import Method, clock_for
-from csp.models.recogniser import ModelConfig
 
 Setting = dict[str, Any]
 FREEZES = {"compressed_sensing": 0.9, "ste": 1.0, "str": 0.7, "l1": 0.7}  # until when every gradient is wanted
@@ -30,10 +28,6 @@ def l1(steps: int, strength: float = 1.0, end: float = 0.7) -> Method:
         return jnp.where(view.count < clock.end, w + update - pull * jnp.sign(w), w + update), ()
 
     return Method("l1", steps, clock, ramp=schedules.one_shot(1.0, clock.begin), step=step)
-
-
-def narrow(model: ModelConfig, width: int) -> ModelConfig:
-    return dataclasses.replace(model, width=width)
 
 
 def _settings(method: str, *options: Setting) -> list[Setting]:
@@ -61,7 +55,7 @@ TRIALS: dict[str, list[Setting]] = {
         _options(cycles=3),
         _options(finish=0.4),
         _options(compressed=0.7),
-        {"sparsity.budget": "erk"},
+        ERK,
     ),
     "compressed_sensing": _settings(
         "compressed_sensing", {}, DECAY, _dual(firm=2.0), _dual(firm=1.2), _dual(full=0.7), ERK
