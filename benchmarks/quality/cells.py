@@ -68,7 +68,7 @@ class Cell(NamedTuple):
         } | ({} if ":" in self.structure else {"sparsity.target": self.target})
         said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
         if said.pop("small", False):
-            said["model.width"] = _width(self.head, self.target)
+            said |= {f"model.{part}": width for part, width in _narrow(self.head, self.target).items()}
         return [(key, toml(value)) for key, value in said.items()]
 
 
@@ -151,8 +151,9 @@ def _size(model: models.ModelConfig) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1)
 
 
-def _width(head: str, target: float) -> int:
-    """Of the widest dense model with no more weights than the sparse one keeps."""
+def _narrow(head: str, target: float) -> dict[str, int]:
+    """The widths of the widest dense model with no more weights than the sparse one keeps."""
     read = config.read(RECIPE, [("model.head", toml(head))]).model
     keep = (1 - target) * _size(read)
-    return max(w for w in range(4, 129, 2) if _size(dataclasses.replace(read, width=w)) <= keep)
+    every = [dict.fromkeys(("width", "predictor", "joint"), w) for w in range(2, 129, 2)]
+    return [widths for widths in every if _size(dataclasses.replace(read, **widths)) <= keep][-1]

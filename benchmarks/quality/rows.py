@@ -58,7 +58,7 @@ TRIALS: dict[str, list[Setting]] = {
         ERK,
     ),
     "compressed_sensing": _settings(
-        "compressed_sensing", {}, DECAY, _dual(firm=2.0), _dual(firm=1.2), _dual(full=0.7), ERK
+        "compressed_sensing", {}, DECAY, _dual(pull=100.0), _dual(firm=1.2), _dual(full=0.4), ERK
     ),
 }
 ROWS: dict[str, Setting] = {
