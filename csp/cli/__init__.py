@@ -2,10 +2,11 @@
 
 A command module has `arguments(parser)` and `run(options) -> exit code`; only the one that is asked for is imported.
 Exit codes: 0 done, 1 checked and found wanting, 2 misused, 4 data, 5 damaged or hostile file, 6 diverged, 7 input or
-output, 75 stopped early, can be resumed.
+output, 75 stopped early, can be resumed, 130 interrupted where nothing is to be resumed.
 """
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -44,12 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.arguments(command)
-    options, rest = parser.parse_known_args(given)
+    overrides, given = _overrides(parser, given) if name in _OVERRIDDEN else ([], given)
+    options = parser.parse_args(given)
     assert module is not None  # argparse knows the same commands
-    options.overrides = _overrides(parser, options.command, rest)
+    options.overrides = overrides
     logging.basicConfig(level=logging.WARNING, format=f"csp {options.command}: %(message)s", stream=sys.stderr)
     try:
         return module.run(options)
+    except KeyboardInterrupt:
+        print(f"csp {options.command}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever reads has heard enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -63,15 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
-def _overrides(parser: argparse.ArgumentParser, command: str, rest: Sequence[str]) -> list[tuple[str, str]]:
-    """--section.key VALUE or --section.key=VALUE, for commands that read a config."""
-    found, left = [], list(rest)
+def _overrides(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """--section.key VALUE or --section.key=VALUE, and what is left."""
+    found, others, left = [], [], list(given)
     while left:
-        key, equals, value = left.pop(0).partition("=")
-        if command not in _OVERRIDDEN or not key.startswith("--") or "." not in key or not (equals or left):
-            parser.error(f"{key} is no argument of csp {command}: csp {command} --help")
+        word = left.pop(0)
+        key, equals, value = word.partition("=")
+        if not key.startswith("--") or "." not in key:
+            others.append(word)
+            continue
+        if not (equals or left):
+            parser.error(f"{key} needs a value")
         found.append((key[2:], value if equals else left.pop(0)))
-    return found
+    return found, others
 
 
 def _code(error: Exception) -> int | None:
@@ -88,7 +97,17 @@ def _code(error: Exception) -> int | None:
     return 7 if isinstance(error, OSError) else None
 
 
+_CURES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "files may not be that large here, see ulimit -f",
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EROFS: "choose a place that can be written",
+}
+
+
 def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        cure = _CURES.get(error.errno or 0, "")
+        return f"{error.filename}: {error.strerror}{cure and ': '}{cure}"
     return str(error.args[0] if isinstance(error, KeyError) else error).replace("\n", " ")

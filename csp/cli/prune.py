@@ -15,10 +15,8 @@ from csp.cli.tables import amount
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that csp trained")
     parser.add_argument("--sparsity", type=float, metavar="S", help="the share of zeros, between 0 and 1")
-    parser.add_argument("--structure", default="entries", help='"entries", "12:128", "blocks 16x1", ...')
-    parser.add_argument(
-        "--metric", default="magnitude", help="of a language model: fisher, admm, ... by what --text says"
-    )
+    parser.add_argument("--structure", help='"entries", "12:128", "blocks 16x1", ...; entries, or what CONFIG says')
+    parser.add_argument("--metric", help="of a language model: fisher, admm, ... by what --text says; magnitude")
     parser.add_argument("--text", type=Path, metavar="FILE", help="of a language model, one sentence a line")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write, without training")
     parser.add_argument("--config", type=Path, metavar="CONFIG", help="train on by this config")
@@ -27,20 +25,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import export, session
+    from csp.train import export, guard, session
 
     if (options.config is None) == (options.out is None):
         raise ValueError("give -o FILE to prune at once, or --config CONFIG to train on")
     if options.config is not None:
-        target = [("sparsity.target", str(options.sparsity))] if options.sparsity is not None else []
-        start = [("train.init", str(options.model)), ("sparsity.structure", options.structure), *target]
-        found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
+        if options.text is not None:
+            raise ValueError("--text is for pruning at once; what is trained on, the config says, or --data.train")
+        said = {"target": options.sparsity, "structure": options.structure, "metric": options.metric}
+        start = [("train.init", str(options.model))]
+        start += [(f"sparsity.{key}", str(value)) for key, value in said.items() if value is not None]
+        try:
+            found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
+        except guard.Stopped as stopped:
+            where = options.out_run or "runs/NAME"
+            raise guard.Stopped(f"{stopped}; go on with: csp train --out {where} --resume") from None
         path, size = found["file"], found["bytes"]
         wer = (
             f", {found['wer']:.2%} of the words wrong" if "wer" in found else f", perplexity {found['perplexity']:.2f}"
         )
     else:
-        how = (options.sparsity, options.structure, options.metric, options.text, options.overwrite)
+        structure, metric = options.structure or "entries", options.metric or "magnitude"
+        how = (options.sparsity, structure, metric, options.text, options.overwrite)
         found = export.prune(options.model, options.out, *how)
         path, size, wer = options.out, found["bytes"], ""
     print(json.dumps(found) if options.json else f"{path}: {amount(size)}{wer}")

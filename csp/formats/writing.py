@@ -1,16 +1,16 @@
 """How does a file come to be whole or not at all?
 
 Everything is written to a temporary file in the same folder, forced to the disk, and renamed: whatever interrupts it,
-the final name holds the old file or the new one. Temporary files of a process that is gone are swept by the next save.
+the final name holds the old file or the new one. Temporary files of a process of this machine that is gone are swept by
+the next save.
 """
 
 import contextlib
+import glob
 import os
-import re
+import socket
 from collections.abc import Iterable
 from pathlib import Path
-
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
 
 
 def atomically(path: Path, chunks: Iterable[bytes | memoryview], overwrite: bool) -> None:
@@ -21,7 +21,7 @@ def atomically(path: Path, chunks: Iterable[bytes | memoryview], overwrite: bool
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name, or ask to overwrite it")
     _sweep(folder, path.name)
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    temporary = folder / f"{_prefix(path.name)}{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
             for chunk in chunks:
@@ -29,17 +29,24 @@ def atomically(path: Path, chunks: Iterable[bytes | memoryview], overwrite: bool
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # writes do not say which file they are of
         raise
     _sync_folder(folder)
 
 
+def _prefix(name: str) -> str:
+    """Of temporary files: other machines may write to the same folder, and have processes of the same number."""
+    return f".{name}.{socket.gethostname()}."
+
+
 def _sweep(folder: Path, name: str) -> None:
-    for orphan in folder.glob(f".{name}.*.tmp"):
-        found = _TEMPORARY.fullmatch(orphan.name)
-        if found and not _alive(int(found[2])):
+    for orphan in folder.glob(f"{glob.escape(_prefix(name))}*.tmp"):
+        process = orphan.name.removeprefix(_prefix(name)).removesuffix(".tmp")
+        if process.isdecimal() and not _alive(int(process)):
             with contextlib.suppress(OSError):
                 orphan.unlink()
 

@@ -1,23 +1,26 @@
 """How is a batch of recordings made harder? Speed, noise, and masks over time and frequency, all under jit."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
 def speed(key: Array, x_BxS: Array, samples_B: Array, low: float = 0.9, high: float = 1.1) -> tuple[Array, Array]:
-    """Each recording faster or slower by its own factor, pitch and all; what becomes longer than S is cut off."""
+    """Each recording faster or slower by its own factor, pitch and all; y_BxT has room for the slowest."""
     B, S = x_BxS.shape
+    T = math.ceil(S / min(low, 1))
     factor_B = jax.random.uniform(key, (B,), minval=low, maxval=high)
-    at_BxS = jnp.arange(S) * factor_B[:, None]
-    left_BxS = jnp.minimum(at_BxS.astype(jnp.int32), S - 1)
-    share_BxS = at_BxS - left_BxS
-    right_BxS = jnp.minimum(left_BxS + 1, S - 1)
-    y_BxS = (
-        jnp.take_along_axis(x_BxS, left_BxS, 1) * (1 - share_BxS) + jnp.take_along_axis(x_BxS, right_BxS, 1) * share_BxS
+    at_BxT = jnp.arange(T) * factor_B[:, None]
+    left_BxT = jnp.minimum(at_BxT.astype(jnp.int32), S - 1)
+    share_BxT = at_BxT - left_BxT
+    right_BxT = jnp.minimum(left_BxT + 1, S - 1)
+    y_BxT = (
+        jnp.take_along_axis(x_BxS, left_BxT, 1) * (1 - share_BxT) + jnp.take_along_axis(x_BxS, right_BxT, 1) * share_BxT
     )
-    length_B = jnp.minimum((samples_B / factor_B).astype(jnp.int32), S)
-    return jnp.where(jnp.arange(S) < length_B[:, None], y_BxS, 0), length_B
+    length_B = (samples_B / factor_B).astype(jnp.int32)
+    return jnp.where(jnp.arange(T) < length_B[:, None], y_BxT, 0), length_B
 
 
 def noise(key: Array, x_BxS: Array, samples_B: Array, low: float = 5.0, high: float = 20.0) -> Array:

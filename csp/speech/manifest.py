@@ -38,15 +38,16 @@ class Problem(NamedTuple):
 
 
 def read(path: str | Path, split: str | None = None) -> list[Utterance]:
-    """The utterances of a manifest or of a LibriSpeech folder, in its order; those of one split, if it is given."""
+    """The utterances of a manifest or of a LibriSpeech folder, in its order; those of some splits, "a,b", if given."""
     found, problems = scan(path)
     refuse(Path(path), problems)
-    chosen = [u for u in found if split is None or u.split == split]
-    if not chosen:
-        splits = sorted({u.split for u in found})
-        said = f"split {split!r}; it has {splits}" if found and split is not None else "utterance"
-        raise DataError(f"{path} has no {said}")
-    return chosen
+    splits = {u.split for u in found}
+    wanted = splits if split is None else set(split.split(","))
+    for name in sorted(wanted - splits):
+        raise DataError(f"{path} has no split {name!r}; it has {sorted(splits)}")
+    if not found:
+        raise DataError(f"{path} has no utterance")
+    return [u for u in found if u.split in wanted]
 
 
 def refuse(path: Path, problems: Sequence[Problem]) -> None:

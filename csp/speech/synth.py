@@ -5,6 +5,8 @@ speech and every test can rely on. The same seed gives the same corpus, to the s
 `speak` does.
 """
 
+import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from csp.formats import writing
 from csp.speech import audio, formants, manifest
 from csp.speech.errors import DataError
 from csp.speech.manifest import Utterance
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+ORDER = "order.json"  # beside a manifest: what was asked for
 _NOISE = 1e-3  # a floor under digital silence
 
 
@@ -51,15 +55,44 @@ def commands(rng: np.random.Generator) -> str:
 GRAMMARS: dict[str, Callable[[np.random.Generator], str]] = {"digits": digits, "commands": commands}
 
 
-def speak(out: Path, grammar: str = "digits", count: int = 2000, rate: int = 8000, seed: int = 0) -> Path:
-    """Speaks a corpus in a fresh process and returns its manifest; one that is there already is kept."""
-    wanted = out / "manifest.tsv"
-    if not wanted.exists():
-        command = [sys.executable, "-m", "csp.speech.synth", out, grammar, count, rate, seed]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DataError(f"{out}: the corpus could not be spoken: {done.stderr.strip().splitlines()[-1:]}")
+def speak(
+    out: Path,
+    grammar: str = "digits",
+    count: int = 2000,
+    rate: int = 8000,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Path:
+    """Speaks a corpus in a fresh process and returns its manifest; one that is there already is kept.
+
+    `check` is called now and then, and may raise.
+    """
+    wanted, order = out / "manifest.tsv", {"grammar": grammar, "count": count, "rate": rate, "seed": seed}
+    if wanted.exists():
+        before = json.loads((out / ORDER).read_text()) if (out / ORDER).exists() else order
+        if before != order:
+            raise ValueError(f"{out} holds another corpus, {before}: choose another folder, or remove it")
+        return wanted
+    command = [sys.executable, "-m", "csp.speech.synth", out, *order.values()]
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        try:
+            complaint = _ended(child, check)
+        except BaseException:  # a signal is for us, and we end the child
+            child.kill()
+            raise
+    if child.returncode:
+        raise DataError(f"{out}: the corpus could not be spoken: {complaint.strip().splitlines()[-1:]}")
+    writing.atomically(out / ORDER, [json.dumps(order).encode()], overwrite=True)
     return wanted
+
+
+def _ended(child: subprocess.Popen[str], check: Callable[[], None]) -> str:
+    while True:
+        check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.communicate(timeout=0.2)[1]
 
 
 def sentences(grammar: str, count: int, seed: int = 0, part: int = 0) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from csp.models.lm import LMConfig
 from csp.models.recogniser import ModelConfig
+from csp.train.limits import check, is_fixed
 from csp.train.plain import ConfigError as ConfigError
 from csp.train.plain import as_plain, build, put, toml, value_of
 
@@ -38,6 +39,7 @@ class Data:
       noise: lowest and highest signal-to-noise ratio in decibels; empty for none.
       masks: SpecAugment's stretches of time, their frames, bands, and their bins.
       memory: bytes of decoded audio that are kept; what does not fit is read again whenever it is needed.
+      licence: of the data, for the model card.
       cache: compute the features of the training recordings once, not in every step: for small sets, without `speed`
         and `noise`.
     """
@@ -65,6 +67,7 @@ class Data:
     noise: tuple[float, ...] = ()
     masks: tuple[int, ...] = (2, 20, 2, 8)
     memory: int = 4 * 2**30
+    licence: str = ""
     cache: bool = False
 
 
@@ -158,6 +161,7 @@ class Sparsity:
 
     `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
     of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
+    The budget is "uniform", "erk", "global" or "lamp"; or "init", with the method "static": the zeros of `train.init`.
     The method "dense" prunes nothing. "calibrated" prunes a language model by what `options.batches` of data say of its
     weights (see `csp.train.calibrate`), in `options.rungs` steps, and trains what is left after each.
     """
@@ -171,6 +175,10 @@ class Sparsity:
     budget: str = "uniform"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     rules: tuple[RuleConfig, ...] = ()
+
+    @property
+    def is_fixed(self) -> bool:
+        return is_fixed(self.structure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +217,11 @@ def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     named = [key for key, _ in overrides]
     if "data.train" in named and "data.synth" not in named:
         put(given, "data.synth", '""')
+    said: dict[str, Any] = {}
     for key, value in overrides:
         put(given, key, value)
+        put(said, key, value)
+    _forget_target(given, said)
     version = given.get("version", VERSION)
     if not isinstance(version, int) or version > VERSION:
         raise ConfigError(f"{path}: version {version} is newer than this csp, which reads {VERSION}: upgrade csp-jax")
@@ -234,10 +245,19 @@ def _given(path: Path, depth: int) -> dict[str, Any]:
     if not isinstance(base, str) or depth > 8:
         raise ConfigError(f"{path}: base = {base!r} is no file beside it, or based on this one")
     found = _given(path.parent / base, depth + 1)
+    _forget_target(found, own)
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(found.get(key), dict)
         found[key] = found[key] | value if both else value
     return found
+
+
+def _forget_target(before: dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Whoever asks for N:M does not mean the share of zeros that stood there before."""
+    new, old = said.get("sparsity"), before.get("sparsity")
+    if isinstance(new, Mapping) and isinstance(old, dict) and is_fixed(new.get("structure", "")):
+        for key in {"target", "targets"} - set(new):
+            old.pop(key, None)
 
 
 def whole(given: Mapping[str, Any]) -> Config:
@@ -258,42 +278,3 @@ def as_toml(config: Config) -> str:
             lines += ["", f"[{section}]"]
             lines += [f"{key} = {toml(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
-
-
-def check(config: Config) -> Config:
-    """The values that no type can refuse."""
-    train, data, sparsity = config.train, config.data, config.sparsity
-    for holds, what in [
-        (
-            train.steps > 0 or (train.steps == 0 and sparsity.method == "calibrated"),
-            f"train.steps {train.steps} must be positive, or 0 with sparsity.method = 'calibrated'",
-        ),
-        (train.batch > 0, f"train.batch {train.batch} must be positive"),
-        (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
-        (train.batch % max(train.accumulate, 1) == 0, "train.accumulate must divide train.batch"),
-        (train.learning_rate > 0, f"train.learning_rate {train.learning_rate} must be positive"),
-        (0 <= train.ema < 1, f"train.ema {train.ema} must lie in [0, 1)"),
-        (train.checkpoint_every > 0, "train.checkpoint_every must be positive"),
-        (train.keep > 0, "train.keep must be positive"),
-        (0 <= data.broken <= 1, f"data.broken {data.broken} must lie in [0, 1]"),
-        (0 <= data.shortest < data.longest, "data.shortest must be less than data.longest"),
-        (len(data.speed) in (0, 2), "data.speed is two numbers, such as [0.9, 1.1], or []"),
-        (len(data.noise) in (0, 2), "data.noise is two numbers, such as [5, 20], or []"),
-        (len(data.masks) in (0, 4), "data.masks is four numbers, or []"),
-        (bool(data.train or data.synth), "data.train names no data, and data.synth no grammar"),
-        (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
-        (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
-        (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
-        (
-            not (data.cache and (data.speed or data.noise)),
-            "data.cache and data.speed or data.noise: sound changes",
-        ),
-        (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
-        (config.kind == "lm" or config.model.stack > 0, "model.stack must be positive"),
-        (data.length > 1, f"data.length {data.length} must be 2 or more"),
-        (data.most >= 0, f"data.most {data.most} must not be negative"),
-        (config.decode.beam > 0, "decode.beam must be positive"),
-    ]:
-        if not holds:
-            raise ConfigError(what)
-    return config

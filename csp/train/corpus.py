@@ -7,6 +7,7 @@ padding, and few shapes are compiled.
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,15 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp.speech import audio, features, manifest
+from csp.speech import features, manifest
 from csp.speech.errors import DataError
 from csp.speech.features import Given, LogMel
 from csp.speech.manifest import Utterance
 from csp.speech.tokens import Tokens
-from csp.train.config import Config, Features
+from csp.train import recordings
+from csp.train.config import Config
+from csp.train.recordings import OnDisk, Spoiled
 
 log = logging.getLogger("csp")
 AHEAD = 4
+_READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "csp reader")
 
 
 class Batch(NamedTuple):
@@ -33,26 +37,6 @@ class Batch(NamedTuple):
     samples: Any
     labels: Any
     counts: Any
-
-
-class OnDisk:
-    """A recording that is read each time it is needed, because the others fill the memory."""
-
-    def __init__(
-        self, read: Callable[[Utterance], np.ndarray | DataError], u: Utterance, length: int, nothing: np.ndarray
-    ):
-        self._read, self._utterance, self._length, self.nothing = read, u, length, nothing
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self) -> np.ndarray:
-        """Nothing, and a warning, of one that was spoiled since it was looked at."""
-        x = self._read(self._utterance)
-        if isinstance(x, DataError):
-            log.warning("%s: %s", self._utterance.path, x)
-            return self.nothing
-        return x[: self._length]
 
 
 class Corpus(NamedTuple):
@@ -88,28 +72,37 @@ class Corpus(NamedTuple):
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
-def load(where: str, split: str, config: Config, tokens: Tokens, training: bool) -> Corpus:
+def load(
+    where: str,
+    split: str,
+    config: Config,
+    tokens: Tokens,
+    training: bool,
+    check: Callable[[], None] = lambda: None,
+) -> Corpus:
     """Reads the recordings of a manifest; what cannot be used is left out, named, and counted.
 
-    Those behind the first `data.memory` bytes are only looked at, and read again for each batch that has them.
+    Those behind the first `data.memory` bytes are only looked at, and read again for each batch that has them. `check`
+    is called after each, and may raise.
     """
     data, rate = config.data, config.features.rate
-    read = partial(_features, config.features) if config.features.given else partial(_sound, rate)
+    read = partial(recordings.given, config.features) if config.features.given else partial(recordings.sound, rate)
     width = 4 * config.features.bins if config.features.given else 2  # bytes of a frame, or of a sample
     found = manifest.read(where, split or None)
     mel = features.of(config.features)
-    dropped: dict[str, int] = {}
+    dropped, spoiled = dict[str, int](), Spoiled(int(data.broken * len(found)))
     corpus, cached = Corpus([], [], [], dropped), data.cache and training and not config.features.given
     with ThreadPoolExecutor(4) as pool:
-        size = partial(_size, config.features)
+        size = partial(recordings.size, config.features)
         nothing = np.zeros((0, config.features.bins), np.float32) if config.features.given else np.zeros(0, np.int16)
         sizes = [round(u.duration * rate) if u.duration is not None else size(u) for u in found]
         fits = width * np.cumsum([0, *sizes[1:]]) <= data.memory  # the first one always
 
         def look(u: Utterance, here: bool) -> np.ndarray | OnDisk | DataError:
-            return read(u) if here or not size(u) else OnDisk(read, u, size(u), nothing)
+            return read(u) if here or not size(u) else OnDisk(read, u, size(u), nothing, spoiled)
 
         for u, x in zip(found, pool.map(look, found, fits.tolist()), strict=True):
+            check()
             why = _unusable(u, x, config, mel, tokens, training)
             if why is not None:
                 dropped[why] = dropped.get(why, 0) + 1
@@ -131,34 +124,6 @@ def load(where: str, split: str, config: Config, tokens: Tokens, training: bool)
     if not corpus.audio:
         raise DataError(f"{where}: no recording can be used: {dropped}")
     return corpus
-
-
-def _size(said: Features, u: Utterance) -> int:
-    """Samples, or frames, by the file's header; 0 of a file that has none, which shows when it is read."""
-    try:
-        own, whole = (said.rate, len(features.read(u.path))) if said.given else audio.describe(u.path)[::2]
-    except DataError:
-        return 0
-    left = whole - round(u.offset * own)
-    return round((left if u.duration is None else min(left, round(u.duration * own))) * said.rate / own)
-
-
-def _features(said: Features, u: Utterance) -> np.ndarray | DataError:
-    """float32, [frames, bins]."""
-    count = None if u.duration is None else round(u.duration * said.rate)
-    try:
-        return features.read(u.path, said.bins, round(u.offset * said.rate), count)
-    except DataError as error:
-        return error
-
-
-def _sound(rate: int, u: Utterance) -> np.ndarray | DataError:
-    """int16, which is what recordings have, takes half the memory of float32."""
-    try:
-        x = audio.read(u.path, rate, u.offset, u.duration)
-    except DataError as error:
-        return error
-    return (np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
 def _unusable(u: Utterance, x, config: Config, mel: LogMel | Given, tokens: Tokens, training: bool) -> str | None:
@@ -220,8 +185,8 @@ class Batches(Ahead):
         order = np.argsort(lengths, kind="stable")
         parts = max(1, min(buckets, len(order) // size))
         self.buckets = [np.sort(part) for part in np.array_split(order, parts)]
-        most = max(map(len, corpus.labels))
-        self.shapes = [(int(lengths[bucket].max()), most) for bucket in self.buckets]
+        labels = np.array([len(row) for row in corpus.labels])
+        self.shapes = [(int(lengths[bucket].max()), int(labels[bucket].max())) for bucket in self.buckets]
         self.per_epoch = sum(len(bucket) // size for bucket in self.buckets)
         self._plan: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
 
@@ -246,12 +211,12 @@ def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.n
     """Every utterance once, (rows, batch): the shortest first, the last batches padded with nothing."""
     lengths = corpus.lengths
     order = np.argsort(lengths, kind="stable")
-    most = max(1, *map(len, corpus.labels))
+    labels = np.array([len(row) for row in corpus.labels])
     for part in np.array_split(order, max(1, min(buckets, len(order) // size))):
         longest = max(int(lengths[part].max()), 1)
         for first in range(0, len(part), size):
             rows = part[first : first + size]
-            yield rows, pad(corpus, rows, longest, most, size)
+            yield rows, pad(corpus, rows, longest, max(int(labels[part].max()), 1), size)
 
 
 def pad(
@@ -264,10 +229,22 @@ def pad(
     for i, row in enumerate(rows):
         counts[i] = len(corpus.labels[row])
         y[i, : counts[i]] = corpus.labels[row]
-        if mine is None or i in mine:
-            sound = corpus.sound(row)
-            lengths[i], x[i, : len(sound)] = len(sound), sound
+    read = [i for i in range(len(rows)) if mine is None or i in mine]
+    for i, sound in zip(read, _sounds(corpus, [int(rows[i]) for i in read]), strict=True):
+        lengths[i], x[i, : len(sound)] = len(sound), sound
     return Batch(x, lengths, y, counts)
+
+
+def _sounds(corpus: Corpus, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """Decoders let other threads run, so that those that are read again are read side by side."""
+    on_disk = any(isinstance(corpus.audio[row], OnDisk) for row in rows)
+    return (_READERS.map if on_disk else map)(corpus.sound, rows)
+
+
+def shared(a: Corpus, b: Corpus) -> list[Utterance]:
+    """Utterances of `b` that are in `a` too."""
+    known = {(u.path, u.offset) for u in a.utterances}
+    return [u for u in b.utterances if (u.path, u.offset) in known]
 
 
 def statistics(corpus: Corpus, mel: LogMel | Given, most: int = 500) -> tuple[np.ndarray, np.ndarray]:

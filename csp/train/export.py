@@ -51,7 +51,7 @@ def prune(
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists: choose another name, or --overwrite")
     said = Sparsity(method="one_shot", target=sparsity, structure=structure, metric=metric)
-    if not pruning.is_fixed(structure) and sparsity is None:
+    if not said.is_fixed and sparsity is None:
         raise ConfigError(f"--sparsity is needed for structure {structure!r}, such as --sparsity 0.9")
     about = {"pruned_from": model.name}
     if kind_of(model) == lmfile.KIND:

@@ -30,6 +30,11 @@ class Stop:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
 
+    def check(self) -> None:
+        """For what is long, and before the first step."""
+        if self.asked:
+            raise Stopped("stopped before the first step")
+
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             os._exit(128 + number)

@@ -11,7 +11,7 @@ from csp.train.listening import Listening
 
 
 class Kind(NamedTuple):
-    prepare: Callable[[Config, Path], Any]  # reads the data
+    prepare: Callable[[Config, Path, Callable[[], None]], Any]  # reads the data; the third may raise, to stop it
     task: Callable[[Config, dict[str, Any]], Any]  # makes a model for the `inputs` of data
 
 

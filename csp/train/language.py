@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ class Texts(NamedTuple):
         return packing.Packed(self.train, config.train.batch, config.data.length, config.train.seed)
 
 
-def prepare(config: Config, out: Path) -> Texts:
+def prepare(config: Config, out: Path, check: Callable[[], None] = lambda: None) -> Texts:
     """Reads the text, or makes up one, and learns the vocabulary from what is trained on."""
     found = _prepared(config.data, config.train.init, config.train.seed if config.data.synth else 0)
     remember(out, found.inputs)

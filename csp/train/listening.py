@@ -20,7 +20,7 @@ class Listening(task.Task):
         structure, self.initial = modelfile.create(config, self.tokens)
         if config.train.init:
             self.initial = modelfile.initial(config, self.initial)
-        teacher = modelfile.load(config.train.teacher) if config.train.teacher else None
+        teacher = modelfile.teacher(config, self.tokens)
         mean, deviation = (np.asarray(inputs[key], np.float32) for key in ("mean", "deviation"))
         self.setup = modelfile.setup(config, structure, mean, deviation, teacher)
         self._decode = evaluate.decoder(self.setup)

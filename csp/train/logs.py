@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from csp.formats import writing
+
 
 class Metrics:
     """metrics.jsonl: one record a line; a resumed run drops what the run that it resumes wrote after its checkpoint."""
@@ -14,11 +16,11 @@ class Metrics:
     def __init__(self, path: Path, step: int, tensorboard: bool = False):
         self.path = path
         self._board = _board(path.parent / "tensorboard") if tensorboard else None
-        kept = []
         if path.is_file():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if _step(line) is not None and _step(line) <= step]  # type: ignore[operator]
-        path.write_text("".join(line + "\n" for line in kept))
+            before = path.read_text()
+            kept = [line + "\n" for line in before.splitlines() if (at := _step(line)) is not None and at <= step]
+            if (after := "".join(kept)) != before:
+                writing.atomically(path, [after.encode()], overwrite=True)
         self._file: TextIO = path.open("a")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -52,6 +54,11 @@ def _step(line: str) -> int | None:
 
 def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if _step(line) is not None]
+
+
+def reached(path: Path) -> int:
+    """The last step of a log; 0 of one that is not there."""
+    return max((record["step"] for record in records(path)), default=0) if path.is_file() else 0
 
 
 class Progress:

@@ -43,7 +43,8 @@ class Finished(NamedTuple):
     stage: Stage
     params: Any
     rules: tuple[csp.Rule, ...]
-    refused: int
+    refused: int  # steps
+    unaligned: int  # utterances that no alignment fitted
 
 
 def stages(config: Config) -> list[Stage]:
@@ -88,11 +89,12 @@ class Run:
                 state = self._stage(stage, rules, tx, self.place.state(state))
                 params, position = mesh.local(state.params), int(state.position)
                 if stage.delivers:
-                    yield Finished(stage, self.chosen(stage, state), rules, int(state.refused))
+                    found = self.chosen(stage, state)
+                    yield Finished(stage, found, rules, int(state.refused), int(state.unaligned))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
         take = self.place.compiled(step.make(self.task.loss, self.config.train, tx), state)
-        done = int(state.step)
+        done = stage.steps if self._enough() else int(state.step)
         if done == 0:
             self._save(stage, state)  # the disk can be written, before anything is lost
         batches = self.batches.from_(int(state.position))
@@ -142,7 +144,7 @@ class Run:
         done = stage.begin + int(state.step)
         record = {"step": done, "stage": stage.number, "loss": loss, "norm": float(info.norm)}
         record |= {"sparsity": sparsity, "violation": violation, "refused": int(state.refused)}
-        record |= {"unaligned": int(info.unaligned), "position": int(state.position)}
+        record |= {"unaligned": int(state.unaligned), "position": int(state.position)}
         self.metrics.write(record | {"wall": {"rows_per_second": rate, "time": time.time()}})
         learning = float(jnp.asarray(step.schedule(self.config, stage.steps)(int(state.step))) * state.scale)
         facts = {"loss": f"{loss:.3f}", "sparsity": f"{sparsity:.1%}", "violation": f"{violation:.3f}"}
@@ -161,13 +163,16 @@ class Run:
             return None
         if found.value <= self.best.get("value", float("inf")):
             self.best = {"value": found.value, "step": int(state.step), "waited": 0}
-            checkpoints.write(
-                self.out / "checkpoints" / "best.safetensors", params, {"stage": stage.number} | self.best
-            )
+            if mesh.is_first():
+                checkpoints.write(self.folder / "best.safetensors", params, {"stage": stage.number} | self.best)
+            mesh.after_the_first("best")
             return None
         self.best["waited"] += 1
-        patience = self.config.train.patience
-        return stage.steps if patience and self.best["waited"] >= patience else None
+        return stage.steps if self._enough() else None
+
+    def _enough(self) -> bool:
+        """Has it waited too long for a better one?"""
+        return 0 < self.config.train.patience <= self.best.get("waited", 0)
 
     def chosen(self, stage: Stage, state: TrainState) -> Any:
         """The best parameters among those within the budget, the latest of equals."""

@@ -12,8 +12,8 @@ from csp.models.recogniser import ModelConfig, abstract
 from csp.speech import features
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
-from csp.train.config import Config, Data, Decode, Features
-from csp.train.objective import Setup
+from csp.train.config import Config, ConfigError, Data, Decode, Features
+from csp.train.objective import Setup, Teacher
 from csp.train.plain import as_plain, build
 from csp.train.storing import said_in, store
 
@@ -66,8 +66,31 @@ def load(path: str | Path) -> Model:
 
 def setup(config: Config, structure: Any, mean: Any, deviation: Any, teacher: Model | None = None) -> Setup:
     mel = features.of(config.features)
-    taught = None if teacher is None else (teacher.setup.structure, jax.tree.map(jnp.asarray, teacher.params))
+    taught = None
+    if teacher is not None:
+        known = teacher.setup
+        taught = Teacher(known.structure, jax.tree.map(jnp.asarray, teacher.params), known.mean, known.deviation)
     return Setup(config, structure, mel, jnp.asarray(mean), jnp.asarray(deviation), taught)
+
+
+def teacher(config: Config, tokens: Tokens) -> Model | None:
+    """The model of `train.teacher`, whose labels and frames must be those of the config's."""
+    if not config.train.teacher:
+        return None
+    found = load(config.train.teacher)
+    own, model = found.setup.config, config.model
+    for what, here, there in [
+        ("vocabulary", tokens.as_json(), found.tokens.as_json()),
+        ("features", config.features, own.features),
+        ("model.stack", model.stack, own.model.stack),
+        ("model.reduce_after", model.reduce_after, own.model.reduce_after),
+    ]:
+        if here != there:
+            raise ConfigError(f"train.teacher {config.train.teacher} has another {what}: its frames say other things")
+    for which, head, weight in (("its", own.model.head, own.model.ctc_weight), ("the", model.head, model.ctc_weight)):
+        if head != "ctc" and weight <= 0:
+            raise ConfigError(f"train.teacher: {which} transducer has no CTC head to compare: model.ctc_weight > 0")
+    return found
 
 
 def create(config: Config, tokens: Tokens) -> tuple[Any, Any]:

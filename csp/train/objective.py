@@ -15,6 +15,15 @@ from csp.train.corpus import Batch
 Params = Any
 
 
+class Teacher(NamedTuple):
+    """A finished model, and what normalises the features that it knows."""
+
+    structure: Any
+    params: Params
+    mean: Array
+    deviation: Array
+
+
 class Setup(NamedTuple):
     """What is fixed while a run trains."""
 
@@ -23,7 +32,7 @@ class Setup(NamedTuple):
     mel: LogMel | Given
     mean: Array
     deviation: Array
-    teacher: tuple[Any, Params] | None = None
+    teacher: Teacher | None = None
 
 
 def front(setup: Setup, key: Array | None, x_BxS: Array, samples_B: Array) -> tuple[Array, Array]:
@@ -62,9 +71,11 @@ def loss(setup: Setup, params: Params, key: Array, batch: Batch) -> tuple[Array,
 
 def _distance(setup: Setup, params: Params, y_BxTxF: Array, frames_B: Array) -> Array:
     """Kullback-Leibler divergence of the CTC head's labels from the teacher's, summed over frames."""
-    assert setup.teacher is not None
+    teacher = setup.teacher
+    assert teacher is not None
     own_BxTxK, _ = models.apply(setup.structure, params, "frame_logits", y_BxTxF, frames_B)
-    right = models.apply(*setup.teacher, "frame_logits", y_BxTxF, frames_B)
+    known_BxTxF = (y_BxTxF * setup.deviation + setup.mean - teacher.mean) / teacher.deviation
+    right = models.apply(teacher.structure, teacher.params, "frame_logits", known_BxTxF, frames_B)
     right_BxTxK, count_B = jax.lax.stop_gradient(right)
     own_BxTxK, right_BxTxK = jax.nn.log_softmax(own_BxTxK), jax.nn.log_softmax(right_BxTxK)
     far_BxT = jnp.sum(jnp.exp(right_BxTxK) * (right_BxTxK - own_BxTxK), -1)

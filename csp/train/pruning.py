@@ -4,11 +4,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 import csp
 from csp import budgets, methods, metrics, rules, structures
 from csp.methods import Method
 from csp.structures import Structure
 from csp.train.config import Config, ConfigError, Sparsity
+from csp.train.limits import GIVEN
 
 CALIBRATED = "calibrated"
 CRITERIA = ("magnitude", "taylor", "fisher", "activation", "movement", "second_order", "admm")  # of `calibrate`
@@ -63,7 +66,8 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     """The config's rules, then one for every other matrix that is worth pruning."""
     if sparsity.method == CALIBRATED and sparsity.structure == "rank":
         return ()  # factors train as they are
-    if sparsity.method == "dense" or (target is None and not is_fixed(sparsity.structure) and not sparsity.rules):
+    says = target is not None or sparsity.is_fixed or sparsity.budget == GIVEN
+    if sparsity.method == "dense" or not (says or sparsity.rules):
         return ()
     known = METRICS
     if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
@@ -77,18 +81,26 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
         )
         for r in sparsity.rules
     ]
-    if target is None and not is_fixed(sparsity.structure):
+    if not says:
         return tuple(given)
-    metric, budget = (
-        _named(known, sparsity.metric, "metric")(),
-        _named(BUDGETS, sparsity.budget, "budget")(),
-    )
-    share = None if is_fixed(sparsity.structure) else target
+    metric = _named(known, sparsity.metric, "metric")()
+    budget = _own(params) if sparsity.budget == GIVEN else _named(BUDGETS, sparsity.budget, "budget")()
+    share = None if sparsity.is_fixed else 0.0 if sparsity.budget == GIVEN else target
     if (part := _part(sparsity.structure)) is not None:
         return (*given, csp.Rule(part[0], part[1], metric, share, budget))
     found = structure(sparsity.structure)
     spared = rules.default_rules(params, 0.5)
     return (*given, *spared[:-1], csp.Rule(spared[-1].pattern, found, metric, share, budget))
+
+
+def _own(params: Any) -> budgets.Budget:
+    """As many zeros in every matrix as it has."""
+    shares = {
+        f"(?:model/)?{re.escape(path)}": 1 - int(jnp.count_nonzero(w)) / w.size
+        for path, w in rules.named_leaves(params)
+        if rules.is_matrix(w.shape) and not re.fullmatch(rules.NOT_BY_DEFAULT, path.lower())
+    }
+    return budgets.given(shares)
 
 
 def _part(said: str) -> tuple[str, Structure] | None:
@@ -129,10 +141,6 @@ def rungs_of(config: Config) -> list[tuple[float | None, bool]]:
         found += [(begin + ((target or 0.0) - begin) * share, False) for share in way]
         found.append((target, True))
     return found
-
-
-def is_fixed(said: str) -> bool:
-    return ":" in said
 
 
 def _named(table: dict[str, Any], name: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from csp.formats import writing
-from csp.train.config import Config
+from csp.train.config import Config, as_toml
 from csp.train.plain import as_plain
 from csp.train.task import Data
 
@@ -93,9 +93,10 @@ def _markdown(config: Config, rows: Sequence[dict[str, Any]], found: dict[str, A
         f"- **Model**: {network}, {last['parameters']:,} parameters",
         f"- **Pruned by**: {last['method']}, {last['structure']}, {last['steps']:,} steps",
         f"- **Data**: {_source(source, speech)}, {size}"
-        + (f", left out: {data['dropped']}" if data["dropped"] else ""),
-        f"- **Licence of the model**: that of its data; {_licence(source)}",
-        f"- **Not taken steps** (NaN or spike): {last['refused']}",
+        + "".join(f", left out of the {part}: {left}" for part, left in _left_out(data).items()),
+        f"- **Licence**: {_licence(source)}",
+        f"- **Not taken steps** (NaN or spike): {last['refused']}; utterances that fitted no alignment: "
+        f"{last['unaligned']}",
         f"- **Run it**: `{use}`, `csp inspect {last['file']}`",
         f"- **Trained in** {found['seconds'] / 60:.1f} minutes",
         "",
@@ -103,6 +104,7 @@ def _markdown(config: Config, rows: Sequence[dict[str, Any]], found: dict[str, A
     if speech:
         worst = [f"- said `{w['reference']}`, heard `{w['heard']}`" for w in last["worst"]]
         lines += ["## Worst utterances", "", *(worst or ["None: every word was right."]), ""]
+    lines += ["## Config", "", "```toml", as_toml(config).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -111,5 +113,13 @@ def _source(data: Any, speech: bool) -> str:
     return made if data.synth else f"`{data.train}`"
 
 
+def _left_out(data: dict[str, Any]) -> dict[str, Any]:
+    parts = {"training": "dropped", "validation": "valid_dropped", "test": "test_dropped"}
+    return {part: data[key] for part, key in parts.items() if data.get(key)}
+
+
 def _licence(data: Any) -> str:
-    return "what is made up carries none of its own" if data.synth else "look into the data's README"
+    """What the config says; the model's is that of its data."""
+    if data.licence:
+        return data.licence
+    return "the data are made up, and carry none" if data.synth else "that of the data: look there, say data.licence"

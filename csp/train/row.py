@@ -36,7 +36,7 @@ def train(
         for config, out in zip(configs, folders, strict=True):
             held.enter_context(Lock(out))
             session.claim(out, config, True, [])
-            data = kinds.of(config).prepare(config, out)
+            data = kinds.of(config).prepare(config, out, stop.check)
             run = Run(config, out, data, stop, session.origin(config, data) | {"rows": []}, quiet=bool(runs) or quiet)
             run.metrics = held.enter_context(contextlib.closing(Metrics(out / "metrics.jsonl", 0)))
             runs.append(run)
@@ -79,7 +79,7 @@ def _row(runs: list[Run]) -> list[Finished]:
 
 
 def _finished(run: Run, stage: Stage, state: TrainState, rules: Any) -> Finished:
-    return Finished(stage, run.chosen(stage, state), rules, int(state.refused))
+    return Finished(stage, run.chosen(stage, state), rules, int(state.refused), int(state.unaligned))
 
 
 def _report(run: Run, done: Finished, seconds: float) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def _report(run: Run, done: Finished, seconds: float) -> dict[str, Any]:
 
 def _batch(batches: list[Batch]) -> Batch:
     """One behind the other; each seed has its own order, so that lengths differ."""
-    longest = max(batch.x.shape[1] for batch in batches)
-    padded = [batch._replace(x=_longer(batch.x, longest)) for batch in batches]
+    longest, most = (max(shape) for shape in zip(*((b.x.shape[1], b.labels.shape[1]) for b in batches), strict=True))
+    padded = [b._replace(x=_longer(b.x, longest), labels=_longer(b.labels, most)) for b in batches]
     return Batch(*(np.stack(parts) for parts in zip(*padded, strict=True)))
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
 import tomllib
@@ -15,7 +16,8 @@ from typing import Any
 import jax
 
 from csp import formats
-from csp.train import checkpoints, kinds, mesh, report
+from csp.formats import FormatError, writing
+from csp.train import checkpoints, kinds, logs, mesh, report
 from csp.train.config import Config, ConfigError, as_toml, read
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
@@ -23,7 +25,15 @@ from csp.train.plain import as_plain
 from csp.train.task import Data
 
 log = logging.getLogger("csp")
-_MAY_CHANGE = ("decode", "train.checkpoint_every", "train.keep", "train.tensorboard", "data.memory", "name")
+_MAY_CHANGE = (
+    "decode",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.tensorboard",
+    "data.memory",
+    "data.licence",
+    "name",
+)
 
 
 def train(
@@ -58,9 +68,13 @@ def train(
             claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
         say(f"{out}: {'making' if config.data.synth else 'reading'} the data")
-        data = kinds.of(config).prepare(config, out)
+        data = kinds.of(config).prepare(config, out, stop.check)
         say(f"{data.said()}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
+        if resume and at is None and (lost := logs.reached(out / "metrics.jsonl")):
+            raise FormatError(
+                f"{out} has no checkpoint, but its log reaches step {lost}: restore them, or --out another"
+            )
         said = origin(config, data)
         _same(at, said, [key for key, _ in overrides])
         if stop.asked:
@@ -113,6 +127,7 @@ def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
         "dense_bytes": 4 * dense,
         "steps": done.stage.steps,
         "refused": done.refused,
+        "unaligned": done.unaligned,
         "valid": run.best.get("value"),
     } | found
 
@@ -124,12 +139,19 @@ def _density(params: Any) -> float:
 
 def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None:
     """The directory is empty, or a run of this very config that shall go on."""
+    path, text = out / "config.toml", as_toml(config)
+    if path.exists() and not resume:
+        raise ConfigError(f"{out} holds a run: --resume goes on with it, --out DIR begins another")
+    belongs(out, config, named)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        writing.atomically(path, [text.encode()], overwrite=True)
+
+
+def belongs(out: Path, config: Config, named: Sequence[str] = ()) -> None:
+    """The directory is empty, or that of a run of this config but for what is `named`."""
     path = out / "config.toml"
     if not path.exists():
-        path.write_text(as_toml(config), encoding="utf-8")
         return
-    if not resume:
-        raise ConfigError(f"{out} holds a run: --resume goes on with it, --out DIR begins another")
     before = tomllib.loads(path.read_text(encoding="utf-8"))
     after = tomllib.loads(as_toml(config))
     changed = [key for key in _different(before, after) if not key.startswith(_MAY_CHANGE) and key not in named]
@@ -138,7 +160,6 @@ def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None
         raise ConfigError(
             f"{out} was begun with another {', '.join(changed[:4])}: begin another with --out DIR, or say --{key} VALUE"
         )
-    path.write_text(as_toml(config), encoding="utf-8")
 
 
 def _different(a: Mapping[str, Any], b: Mapping[str, Any], where: str = "") -> list[str]:
@@ -164,7 +185,9 @@ def _same(at: tuple[Path, dict[str, Any]] | None, said: dict[str, Any], named: S
 
 
 def _machine() -> str:
-    return f"jax {jax.__version__}, {jax.device_count()} {jax.devices()[0].device_kind}"
+    """What rounding depends on."""
+    cores = f", {len(os.sched_getaffinity(0))} cores" if jax.default_backend() == "cpu" else ""
+    return f"jax {jax.__version__}, {jax.device_count()} {jax.devices()[0].device_kind}{cores}"
 
 
 def _family(config: Config) -> str:

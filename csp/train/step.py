@@ -29,6 +29,7 @@ class TrainState(NamedTuple):
     position: Array  # batches that were asked for
     usual: Array  # a running mean of the loss
     refused: Array  # steps that were not taken
+    unaligned: Array  # utterances that no alignment fitted
     streak: Array  # of them, in a row
     scale: Array  # of the learning rate, after something went wrong
     retries: Array
@@ -39,7 +40,6 @@ class Info(NamedTuple):
 
     loss: Array
     norm: Array  # of the gradient
-    unaligned: Array  # utterances that no alignment fits
     good: Array
 
 
@@ -71,7 +71,7 @@ def _scaled() -> optax.GradientTransformationExtraArgs:
 def start(params: Params, tx: optax.GradientTransformationExtraArgs, config: Config) -> TrainState:
     """Nothing done yet; every array its own, so that all can be donated."""
     average = jax.tree.map(jnp.copy, params) if config.train.ema else ()
-    names = ("step", "position", "refused", "streak", "retries")
+    names = ("step", "position", "refused", "unaligned", "streak", "retries")
     scalars = {name: jnp.array(0, jnp.int32) for name in names}
     scalars |= {"usual": jnp.array(0.0, jnp.float32), "scale": jnp.array(1.0, jnp.float32)}
     return jax.tree.map(jnp.array, TrainState(params, tx.init(params), average, **scalars))
@@ -107,9 +107,10 @@ def make(
             position=state.position + 1,
             usual=jnp.where(good, share * state.usual + (1 - share) * loss, state.usual),
             refused=state.refused + ~good,
+            unaligned=state.unaligned + unaligned,
             streak=jnp.where(good, 0, state.streak + 1),
         )
-        return state, Info(loss, norm, unaligned, good)
+        return state, Info(loss, norm, good)
 
     return step
 

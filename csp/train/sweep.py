@@ -10,7 +10,7 @@ from typing import Any
 
 from csp.formats import writing
 from csp.speech import synth
-from csp.train import config, row, session
+from csp.train import config, limits, row, session
 from csp.train.config import ConfigError
 from csp.train.plain import toml
 
@@ -32,7 +32,7 @@ def points(grids: Sequence[Grid]) -> Iterator[Point]:
             chosen = dict(zip(grid, values, strict=True))
             if chosen.get("sparsity.method") == DENSE:
                 chosen = {key: chosen[key] for key in chosen if key not in ("sparsity.target", "sparsity.structure")}
-            if ":" in str(chosen.get("sparsity.structure", "")):
+            if limits.is_fixed(chosen.get("sparsity.structure", "")):
                 chosen = {key: chosen[key] for key in chosen if key != "sparsity.target"}
             if (key := _name(list(chosen.items()))) not in seen:
                 seen.add(key)
@@ -51,7 +51,7 @@ def sweep(
 
     Without a `grid` it runs those of the recipe, [[sweep]]. `together` trains the seeds of one point in one program.
     """
-    said = config.read(recipe, overrides)
+    said = config.read(recipe, [*overrides, *(_overrides(next(points([grid]))) if grid else ())])
     shared, grids = [*overrides, ("sweep", "[]")], [grid] if grid else _checked(said.sweep)
     if said.data.synth and said.kind == "recogniser":
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
@@ -59,14 +59,16 @@ def sweep(
     records = []
     for chosen in _rows(grids) if together else ([point] for point in points(grids)):
         folders = [out / _name(point) for point in chosen]
-        everything = [[*shared, *((key, _toml(value)) for key, value in point)] for point in chosen]
+        everything = [[*shared, *_overrides(point)] for point in chosen]
+        for folder, overridden in zip(folders, everything, strict=True):
+            session.belongs(folder, config.read(recipe, overridden))
         left = [i for i, folder in enumerate(folders) if _report(folder) is None]
         if together and len(left) > 1:
             row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
         for point, folder, overridden in zip(chosen, folders, everything, strict=True):
             begun = (folder / "config.toml").exists()
             found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
-            records.append(_record(found, folder, point))
+            records.append(_record(found, folder, recipe, [*overrides, *point]))
         writing.atomically(out / "results.json", [json.dumps(records, indent=1).encode()], overwrite=True)
     return records
 
@@ -106,6 +108,10 @@ def _report(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def _overrides(point: Point) -> list[tuple[str, str]]:
+    return [(key, _toml(value)) for key, value in point]
+
+
 def _toml(value: Any) -> str:
     """As one writes it in TOML; a word of the command line may be a number."""
     if not isinstance(value, str):
@@ -121,7 +127,7 @@ def _said(value: Any) -> str:
     return shlex.quote(value if isinstance(value, str) else toml(value))
 
 
-def _record(found: dict[str, Any], folder: Path, chosen: Point) -> dict[str, Any]:
+def _record(found: dict[str, Any], folder: Path, recipe: Path, chosen: Point) -> dict[str, Any]:
     """A flat record of quality; operations are those of the weights alone, 6 a weight and frame for a step."""
     said = found["config"]
     keys = ("wer", "wer_low", "wer_high", "perplexity", "perplexity_low", "perplexity_high", "bits_per_character")
@@ -138,7 +144,7 @@ def _record(found: dict[str, Any], folder: Path, chosen: Point) -> dict[str, Any
         "steps": said["train"]["steps"],
         "train_flops": _flops(found),
         "folder": folder.name,
-        "command": " ".join([f"csp train configs/{found['name']}.toml", *(f"--{k} {_said(v)}" for k, v in chosen)]),
+        "command": " ".join([f"csp train configs/{recipe.name}", *(f"--{k} {_said(v)}" for k, v in chosen)]),
     }
 
 

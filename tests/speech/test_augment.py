@@ -32,6 +32,15 @@ def test_speed_moves_pitch_and_length_together():
     assert not np.asarray(y[0, 3200:]).any()
 
 
+def test_what_is_slower_is_longer_and_loses_nothing():
+    """The transcript says all of it."""
+    x = jnp.zeros((1, 8000)).at[0, 7990].set(1.0)
+    y, length = augment.speed(KEY, x, jnp.array([8000]), 0.8, 0.8)
+    assert length.tolist() == [10000]
+    assert y.shape == (1, 10000)
+    assert abs(int(jnp.argmax(y[0])) - 9987) <= 1
+
+
 def test_noise_has_the_ratio_that_was_asked_for():
     y = augment.noise(KEY, X, SAMPLES, 10.0, 10.0)
     for row, length in enumerate(SAMPLES.tolist()[:3]):

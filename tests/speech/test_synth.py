@@ -20,6 +20,28 @@ def test_every_voice_of_espeak_repeats_itself(tmp_path):
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
 
 
+def test_a_corpus_is_spoken_once_and_no_other_is_taken_for_it(tmp_path):
+    where = synth.speak(tmp_path / "c", "digits", 3, 8000, 0)
+    before = where.stat().st_mtime_ns
+    assert synth.speak(tmp_path / "c", "digits", 3, 8000, 0).stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"holds another corpus, .*'seed': 0.*: choose another folder, or remove it"):
+        synth.speak(tmp_path / "c", "digits", 3, 8000, 1)
+
+
+def test_speaking_can_be_stopped(tmp_path):
+    """The voice is a process of its own, which does not hear our signals and ends with us."""
+
+    class Enough(Exception):
+        pass
+
+    def check():
+        raise Enough
+
+    with pytest.raises(Enough):
+        synth.speak(tmp_path / "c", "digits", 10**6, 8000, 0, check)
+    assert not (tmp_path / "c" / "manifest.tsv").exists()
+
+
 def test_sentences_do_not_depend_on_the_voices(tmp_path, monkeypatch):
     texts = []
     for name, stretch in (("a", 1), ("b", 2)):

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from csp.speech import formants, synth
+from csp.train import session
 
 RECIPE = """
 name = "tiny"
@@ -53,6 +54,15 @@ def recipe(corpus, tmp_path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(RECIPE.format(corpus=json.dumps(str(corpus))))
     return path
+
+
+@pytest.fixture(scope="session")
+def whole(corpus, tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.format(corpus=json.dumps(str(corpus))))
+    return folder / "run", session.train(recipe, folder / "run", quiet=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,6 +41,7 @@ def test_the_command_line_wins(recipe):
         ("train", "3", r"train is a section, not 3"),
         ("train.accumulate", "3", r"train.accumulate must divide train.batch"),
         ("sparsity.targets", "[0.5, 0.9]", r"sparsity.target or sparsity.targets, not both"),
+        ("sparsity.budget", "init", r"budget 'init' keeps the zeros of train.init: sparsity.method = 'static'"),
         ("sparsity.rules", '[{structure = "rows"}]', r"sparsity.rules\[0\].pattern is missing"),
         ("version", "2", r"version 2 is newer than this csp, which reads 1: upgrade"),
     ],
@@ -54,7 +55,9 @@ def test_a_mistake_is_one_line_that_names_the_file(recipe, key, value, message):
 
 
 def test_a_config_may_be_based_on_another(tmp_path):
-    (tmp_path / "a.toml").write_text('name = "a"\n[data]\nsynth = "digits"\ncount = 7\n[train]\nsteps = 5\n')
+    (tmp_path / "a.toml").write_text(
+        'name = "a"\n[data]\nsynth = "digits"\ncount = 7\n[train]\nsteps = 5\n[sparsity]\ntarget = 0.5\n'
+    )
     (tmp_path / "b.toml").write_text('base = "a.toml"\nname = "b"\n[data]\ncount = 9\n')
     found = config.read(tmp_path / "b.toml", [("train.seed", "3")])
     assert (found.name, found.data.synth, found.data.count, found.train.steps) == ("b", "digits", 9, 5)
@@ -62,6 +65,19 @@ def test_a_config_may_be_based_on_another(tmp_path):
     (tmp_path / "c.toml").write_text('base = "c.toml"\n')
     with pytest.raises(ConfigError, match="no file beside it, or based on this one"):
         config.read(tmp_path / "c.toml")
+
+
+def test_a_target_and_a_structure_that_has_its_own(recipe, tmp_path):
+    """Neither is silently ignored; who asks for N:M takes back the target of the file, and of its base."""
+    assert config.read(recipe, [("sparsity.structure", "2:4")]).sparsity.target is None
+    with pytest.raises(ConfigError, match=r"structure '2:4', which has its own: name one of them"):
+        config.read(recipe, [("sparsity.structure", "2:4"), ("sparsity.target", "0.9")])
+    (tmp_path / "banks.toml").write_text(f'base = "{recipe.name}"\n[sparsity]\nstructure = "12:128"\n')
+    assert config.read(tmp_path / "banks.toml").sparsity.target is None
+    with pytest.raises(ConfigError, match=r"structure '12:128', which has its own"):
+        config.read(tmp_path / "banks.toml", [("sparsity.targets", "[0.5, 0.9]")])
+    with pytest.raises(ConfigError, match=r"sparsity.target is missing: say 0.9, or sparsity.method = 'dense'"):
+        config.read(tmp_path / "banks.toml", [("sparsity.structure", "entries")])
 
 
 def test_what_is_no_toml_is_said(tmp_path):

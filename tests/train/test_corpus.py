@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from csp.speech import audio, tokens
+from csp.speech import audio, manifest, tokens
 from csp.speech.errors import DataError
 from csp.train import config, corpus, data
 
@@ -129,12 +129,47 @@ def test_a_recording_that_is_spoiled_later_counts_for_nothing(loaded, read, tmp_
     for i in range(3):
         audio.write(tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).normal(size=8000), 8000)
     where = put(tmp_path, *(f"{i}.wav\tONE" for i in range(3)))
-    small = dataclasses.replace(read, data=dataclasses.replace(read.data, memory=1000))
+    small = dataclasses.replace(read, data=dataclasses.replace(read.data, memory=1000, broken=0.4))
     found = load(small, where, vocabulary)
     (tmp_path / "2.wav").write_text("no sound")
     batch = corpus.pad(found, [0, 1, 2], 8000, 1, 3)
     assert batch.samples.tolist() == [8000, 8000, 0]
-    assert "2.wav is no recording" in caplog.text
+    corpus.pad(found, [2], 8000, 1, 1)
+    assert caplog.text.count("2.wav is no recording") == 1
+    (tmp_path / "1.wav").write_text("no sound")
+    with pytest.raises(DataError, match=r"1.wav is no recording.* 2 are unreadable now, data.broken allows 1"):
+        corpus.pad(found, [0, 1, 2], 8000, 1, 3)
+
+
+def test_a_batch_is_as_wide_as_its_bucket(loaded):
+    """In samples and in labels; little of it is padding."""
+    _, found = loaded
+    batches = corpus.Batches(found, 4, 3, 0)
+    counts = np.array([len(row) for row in found.labels])
+    for bucket, (samples, labels) in zip(batches.buckets, batches.shapes, strict=True):
+        assert samples == found.lengths[bucket].max()
+        assert labels == counts[bucket].max()
+    assert batches.shapes[0][1] < batches.shapes[-1][1]
+    used = [(batch.samples.sum(), batch.x.size) for batch in map(batches.at, range(batches.per_epoch))]
+    assert sum(a for a, _ in used) / sum(b for _, b in used) > 0.7
+
+
+def test_the_test_is_not_trained_on(read, request, tmp_path, caplog):
+    """FAULTS 49: within one manifest, and between two."""
+    where = str(request.getfixturevalue("corpus"))
+    same = dataclasses.replace(read, data=dataclasses.replace(read.data, test=where, test_split="train"))
+    with pytest.raises(DataError, match=r"24 of 24 recordings of the test are trained on, such as .*: choose data"):
+        data.prepare(same, tmp_path)
+    data.prepare(dataclasses.replace(read, data=dataclasses.replace(read.data, valid_split="train")), tmp_path)
+    assert "24 of 24 recordings of the validation are trained on" in caplog.text
+
+
+def test_several_splits_are_one(read, request, tmp_path):
+    where = str(request.getfixturevalue("corpus"))
+    wide = dataclasses.replace(read, data=dataclasses.replace(read.data, train_split="train,valid", valid_split="test"))
+    assert len(data.prepare(wide, tmp_path).train.utterances) == 26
+    with pytest.raises(DataError, match=r"has no split 'other'; it has \['test', 'train', 'valid'\]"):
+        manifest.read(where, "train,other")
 
 
 def test_a_process_reads_its_share_of_a_batch_and_no_other(loaded):

@@ -1,0 +1,58 @@
+"""Grids of runs, one after the other and together."""
+
+import json
+
+import pytest
+from ran import history
+
+from csp.cli import main
+from csp.train import session
+
+
+def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
+    arguments = [
+        "sweep",
+        str(recipe),
+        "--out",
+        str(tmp_path / "grid"),
+        "--sparsity",
+        "0.5,0.75",
+        "--method",
+        "gradual,dense",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(r["method"], round(r["sparsity"], 2)) for r in records] == [
+        ("gradual", 0.5),
+        ("gradual", 0.75),
+        ("dense", 0.0),
+    ]
+    assert records[0]["command"] == "csp train configs/tiny.toml --sparsity.method gradual --sparsity.target 0.5"
+    monkeypatch.setattr(session, "train", None)  # nothing is left to train
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads((tmp_path / "grid" / "results.json").read_text()) == records
+    capsys.readouterr()
+    assert main([*arguments, "--train.steps", "5"]) == 2  # those are not the results of 5 steps
+    assert "was begun with another train.steps" in capsys.readouterr().err
+
+
+def test_a_sparsity_that_a_structure_has_itself_is_refused(recipe, tmp_path, capsys):
+    """It would be the same model at each point."""
+    banks = ["--sparsity.structure", "2:4", "--sparsity", "0.5,0.75"]
+    assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), *banks]) == 2
+    assert "structure '2:4', which has its own: name one of them" in capsys.readouterr().err
+
+
+def test_seeds_are_trained_together_as_they_are_alone(recipe, whole, tmp_path, capsys):
+    """In one program; sums differ in their last bits, so that losses agree to rounding."""
+    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--together", "--json"]
+    assert main(arguments) == 0
+    records = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [record["seed"] for record in records] == [0, 1]
+    out, found = whole
+    losses = [{r["step"]: r["loss"] for r in history(run) if "loss" in r} for run in (tmp_path / "row" / "0", out)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert (records[0]["words"], records[0]["bytes"]) == (found["words"], pytest.approx(found["bytes"], rel=0.02))
+    other = [r["loss"] for r in history(tmp_path / "row" / "1") if "loss" in r]
+    assert other[-1] != pytest.approx(losses[0][12], rel=1e-3)
+    assert records[0]["command"] == "csp train configs/tiny.toml --train.seed 0"
