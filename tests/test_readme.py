@@ -1,6 +1,9 @@
 """What the README shows runs, in one namespace from top to bottom, and what it promises is there."""
 
+import argparse
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -9,6 +12,9 @@ import optax
 import recognisers
 
 import csp
+from csp import cli
+from csp.cli import sweep as cli_sweep
+from csp.train import config, sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,6 +44,29 @@ def test_a_method_of_your_own_ends_on_its_budget():
         updates, state = update({"w": params["w"] - 1}, state, params)
         params = optax.apply_updates(params, updates)
     csp.verify(params, sparsity=0.9)
+
+
+def test_commands_say_what_a_config_takes(tmp_path):
+    """Every `csp train` and `csp sweep` of the README, down to the config of its runs; no file of the reader's."""
+    lines = [
+        line.split("#")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    commands = [
+        shlex.split(line.split("&&")[-1]) for line in lines if "csp train configs" in line or "csp sweep" in line
+    ]
+    assert len(commands) >= 6
+    for words in commands:
+        parser = argparse.ArgumentParser()
+        overrides, given = cli.overrides(parser, words[2:])
+        importlib.import_module(f"csp.cli.{words[1]}").arguments(parser)
+        options = parser.parse_args(given)
+        grids = [{}] if words[1] == "train" else [cli_sweep.grid(options)]
+        points = sweep.points([grid for grid in grids if grid] or [{}])
+        said = [[*overrides, *((key, str(value)) for key, value in point)] for point in points]
+        read = [config.as_toml(config.read(ROOT / options.config, one)) for one in said]
+        assert len(set(read)) == len(read), f"two points of {words} are the same"
 
 
 def test_links_lead_somewhere():

@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.arguments(command)
-    overrides, given = _overrides(parser, given) if name in _OVERRIDDEN else ([], given)
+    said, given = overrides(parser, given) if name in _OVERRIDDEN else ([], given)
     options = parser.parse_args(given)
     assert module is not None  # argparse knows the same commands
-    options.overrides = overrides
+    options.overrides = said
     logging.basicConfig(level=logging.WARNING, format=f"csp {options.command}: %(message)s", stream=sys.stderr)
     try:
         return module.run(options)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
-def _overrides(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def overrides(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """--section.key VALUE or --section.key=VALUE, and what is left."""
     found, others, left = [], [], list(given)
     while left:

@@ -1,7 +1,7 @@
 """Trains a grid of sparsities, methods, structures and seeds; stopped, it goes on where it was.
 
 csp sweep configs/lm_grid.toml --out runs/lm_grid     # the grids that the recipe has, [[sweep]]
-csp sweep configs/digits.toml --out runs/grid --sparsity 0.5,0.75,0.9 --method compressed_sensing,gradual --seeds 0,1,2
+csp sweep configs/digits.toml --out runs/grid --structure entries --sparsity 0.5,0.75,0.9 --method gradual,acdc
 """
 
 import argparse
@@ -28,17 +28,8 @@ def run(options: argparse.Namespace) -> int:
 
     from csp.train import sweep
 
-    named = {
-        "sparsity.method": options.method,
-        "sparsity.structure": options.structure,
-        "sparsity.target": options.sparsity,
-        "train.seed": options.seeds,
-    }
-    grid: dict[str, Sequence[str]] = {
-        key: [value.strip() for value in given.split(",")] for key, given in named.items() if given
-    }
     together = options.together or jax.default_backend() == "gpu"
-    records = sweep.sweep(options.config, options.out, grid, options.overrides, options.json, together)
+    records = sweep.sweep(options.config, options.out, grid(options), options.overrides, options.json, together)
     if options.json:
         print(json.dumps(records))
         return 0
@@ -59,6 +50,17 @@ def run(options: argparse.Namespace) -> int:
     print(table(head, rows, right=(3, 4, 5, 6, 7)))
     print(f"\n{options.out}/results.json has them all; csp plot {options.out} draws them")
     return 0
+
+
+def grid(options: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """The values of each key, of what is named."""
+    named = {
+        "sparsity.method": options.method,
+        "sparsity.structure": options.structure,
+        "sparsity.target": options.sparsity,
+        "train.seed": options.seeds,
+    }
+    return {key: [value.strip() for value in given.split(",")] for key, given in named.items() if given}
 
 
 def _quality(record: dict[str, Any], name: str, form: str) -> list[str]:

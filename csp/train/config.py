@@ -24,7 +24,8 @@ class Data:
       train: manifest or LibriSpeech folder; or a text, one sentence a line, which may be compressed (.gz, .xz, .bz2).
       valid: likewise; the split `valid_split` of `train` by default.
       test: likewise; "" for none.
-      train_split, valid_split, test_split: which split of a manifest; "" for all of it.
+      train_split, valid_split, test_split: which split of a manifest, or which "a,b"; "" for all of it. The test may
+        have no recording that is trained on.
       synth: a grammar, "digits" or "commands": speak a corpus of `count` utterances in place of all that.
       count: utterances of the training split that is spoken.
       tokens: "characters", "words" or "pieces" of which there are `pieces`; of a language model so many words too.

@@ -70,20 +70,22 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def _quality(runs: Sequence[Finished], path: Path) -> Path:
-    """Words wrong with their intervals, against bytes and against sparsity; a colour for each method."""
+    """Words wrong with their intervals, against bytes, sparsity and the runtime's time; a colour for each method."""
     models = [model for run in runs for model in run.report["models"]]
-    figure, (by_size, by_share) = _figure(2)
+    figure, (by_size, by_share, by_time) = _figure(3)
     for colour, method in zip(_COLOURS * 4, sorted({model["method"] for model in models}), strict=False):
         mine = [model for model in models if model["method"] == method]
         y = np.array([100 * model["wer"] for model in mine])
         error = np.array([[100 * (m["wer"] - m["wer_low"]), 100 * (m["wer_high"] - m["wer"])] for m in mine]).T
         share = [0.0 if method == "dense" else 100 * (1 - m["pruned_density"]) for m in mine]
-        for axes, x in ((by_size, [m["bytes"] / 1e3 for m in mine]), (by_share, share)):
+        sizes, times = [m["bytes"] / 1e3 for m in mine], [1e3 * m["rtf"] for m in mine]
+        for axes, x in ((by_size, sizes), (by_share, share), (by_time, times)):
             axes.errorbar(x, y, np.maximum(error, 0), fmt="o", color=colour, capsize=2, markersize=5, label=method)
     _style(by_size, "Words wrong against the size of the file", "kB", "WER, %")
     _style(by_share, "Words wrong against sparsity", "zeros in pruned matrices, %", "WER, %")
+    _style(by_time, "Words wrong against latency", "ms of one core for a second of sound", "WER, %")
     by_size.set_xscale("log")
-    for axes in (by_size, by_share):
+    for axes in (by_size, by_share, by_time):
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
     return _save(figure, path)

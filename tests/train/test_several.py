@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,38 @@ from csp.train import checkpoints, logs, session
 
 OPTIONS = ["--train.steps", "6", "--train.checkpoint_every", "3", "--train.evaluate_every", "0"]
 CODE = "import csp.cli, sys; sys.exit(csp.cli.main(sys.argv[1:]))"
+SPLIT = """
+import jax
+from csp.train import mesh
+mesh.SMALLEST, place = 64, mesh.Placement.state
+def state(self, tree):
+    placed = place(self, tree)
+    assert [x for x in jax.tree.leaves(placed.params) if not x.is_fully_replicated], "nothing is split"
+    return placed
+mesh.Placement.state = state
+"""
+STOPPED_AND_NOT = (
+    SPLIT
+    + """
+import sys
+sys.path.insert(0, sys.argv[4])
+from ran import StopAt, history, weights
+from csp.train import session
+from pathlib import Path
+recipe, out, options = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
+session.train(recipe, out / "a", options, quiet=True)
+own, session.Stop = session.Stop, lambda: StopAt(4)
+try:
+    session.train(recipe, out / "b", options, quiet=True)
+except session.Stopped:
+    session.Stop = own
+    session.train(None, out / "b", options, resume=True, quiet=True)
+    assert weights(out / "a") == weights(out / "b")
+    assert history(out / "a") == history(out / "b") and len(history(out / "a")) > 1
+    assert (out / "a" / "model.safetensors").read_bytes() == (out / "b" / "model.safetensors").read_bytes()
+    print("alike")
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +63,16 @@ def alone(recipe_file):
     return out
 
 
+def devices_of(count):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
 def start(recipe, out, devices, *more, **environment):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     command = [
         sys.executable,
         "-c",
-        CODE,
+        SPLIT + CODE if "--train.shard" in more else CODE,
         "train",
         str(recipe),
         "--out",
@@ -47,7 +84,7 @@ def start(recipe, out, devices, *more, **environment):
     ]
     return subprocess.Popen(
         command,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        env=devices_of(devices) | environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -83,6 +120,18 @@ def test_four_devices_prune_as_one_and_one_goes_on_where_they_were(recipe_file, 
     session.train(recipe_file, out, [*named, *one], resume=True, quiet=True)
     assert "not bit for bit the same" in caplog.text
     alike(alone, out)
+
+
+@pytest.mark.slow
+def test_four_devices_stopped_and_resumed_are_never_stopped(recipe_file, tmp_path):
+    """FAULTS 8, with all that a key, a position or an average decides: every array and the log, bit for bit."""
+    options = {"steps": 7, "batch": 8, "accumulate": 2, "ema": 0.5, "devices": 0, "shard": "true"}
+    options = [(f"train.{key}", str(value)) for key, value in options.items()]
+    options += [("data.speed", "[0.9, 1.1]"), ("data.noise", "[5, 20]"), ("data.masks", "[2, 8, 1, 2]")]
+    options += [("data.memory", "1000"), ("data.buckets", "2"), ("model.dtype", "bfloat16")]
+    command = [sys.executable, "-c", STOPPED_AND_NOT, recipe_file, tmp_path, repr(options), Path(__file__).parent]
+    done = subprocess.run(list(map(str, command)), env=devices_of(4), capture_output=True, text=True)
+    assert done.stdout == "alike\n", done.stderr
 
 
 @pytest.mark.slow
