@@ -30,9 +30,8 @@ def first_state(plan: Plan, inner_state: Any, params: Any) -> SparsifyState:
         remembered.append(() if target.is_rank else plan.metric(target).start(sight))
     violation = tuple(jnp.zeros((), jnp.float32) for _ in plan.targets)
     count, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # two buffers: the state may be donated
-    return SparsifyState(
-        count, inner_state, tuple(memory), tuple(remembered), violation, skipped, write_ledger(plan.targets)
-    )
+    ledger = write_ledger(plan.targets, plan.method.clock.end)
+    return SparsifyState(count, inner_state, tuple(memory), tuple(remembered), violation, skipped, ledger)
 
 
 def step(
@@ -85,7 +84,9 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
         memory.append(view.memory._replace(fast=fast))
     state = state._replace(count=state.count + 1, inner=inner_state)
     if not settled:
-        seen = tuple(plan.metric(t).observe(v.sight) for t, v in zip(plan.targets, views, strict=True))
+        seen = tuple(
+            () if t.is_rank else plan.metric(t).observe(v.sight) for t, v in zip(plan.targets, views, strict=True)
+        )
         state = state._replace(memory=tuple(memory), remembered=seen)
     return treedef.unflatten(moves), state
 
@@ -216,7 +217,7 @@ def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -
 
 def _move_rank(method: Method, target: Target, view: View, update: jax.Array, p: jax.Array):
     """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on the last step."""
-    assert method.project_rank is not None  # check_structures refuses the others
+    assert method.project_rank is not None  # check_targets refuses the others
     project, count, end = method.project_rank, view.count, method.clock.end
     gap = max(1, (method.steps - end) // 10)
     late = (count >= end) & (((count - end) % gap == 0) | (count >= method.steps - 1))

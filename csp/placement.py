@@ -36,7 +36,7 @@ def refuse_optimizer(inner: Any, state: Any, params: Any, targets: Sequence[Targ
                 f"{name.removesuffix('State')} averages the weights and destroys their zeros: wrap its base "
                 "optimizer alone, and project the average after training with csp.compress"
             )
-    for target in targets[:1]:
+    for target in {target.group: target for target in reversed(targets)}.values():  # the first of each rule
         if _passes_gradients(inner, params, target.index):
             raise ValueError(
                 f"the optimizer's updates of {target.path!r} point uphill at full length: its learning rate must not "

@@ -11,10 +11,8 @@ import numpy as np
 from csp import rules, structures
 from csp.formats import tensor
 from csp.rules import BudgetError, Rule, Target, named_leaves
-from csp.state import Note, find_state, read_ledger
+from csp.state import Note, digest, read_ledger
 from csp.structures import Structure
-
-RANK_TOLERANCE = 32  # singular values below this many roundings of the largest are zero
 
 
 class Row(NamedTuple):
@@ -63,9 +61,8 @@ def report(params: Any, state: Any = None) -> Report:
       state: the optimizer state that has a `csp.sparsify` somewhere in it; without it the table says what is there, not
         what was asked.
     """
-    found = find_state(state)
-    notes = {} if found is None else {note.index: note for note in read_ledger(found)}
-    return Report([_row(name, np.asarray(leaf), notes.get(i)) for i, (name, leaf) in enumerate(named_leaves(params))])
+    notes = {note.path: note for note in read_ledger(state)} if state is not None else {}
+    return Report([_row(name, np.asarray(leaf), notes.get(digest(name))) for name, leaf in named_leaves(params)])
 
 
 def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: bool = True) -> None:
@@ -120,11 +117,17 @@ def _missed_together(targets: list[Target], leaves: list, exact: bool) -> list[s
 
 
 def numerical_rank(leaf: np.ndarray) -> int:
-    """The largest rank in the batch, counting singular values above the rounding of the dtype."""
-    values = np.linalg.svd(leaf.astype(np.float64), compute_uv=False)
-    eps = float(jnp.finfo(leaf.dtype).eps)
-    top = values.max(axis=-1, keepdims=True, initial=0)
-    return int((values > RANK_TOLERANCE * eps * top).sum(axis=-1).max(initial=0))
+    """The largest rank in the batch, counting singular values that rounding cannot have made.
+
+    Rounding every entry to the dtype adds a matrix of independent errors, of less than eps times a typical entry each,
+    whose norm is that times sqrt(m) + sqrt(n); a truncation computed in float32 adds some eps of the largest.
+    """
+    (m, n), wide = leaf.shape[-2:], leaf.astype(np.float64)
+    values = np.linalg.svd(wide, compute_uv=False)
+    typical = np.sqrt(np.mean(wide**2, axis=(-2, -1)))[..., None]
+    rounded = float(jnp.finfo(leaf.dtype).eps) * typical * (math.sqrt(m) + math.sqrt(n))
+    computed = 32 * float(np.finfo(np.promote_types(leaf.dtype, np.float32)).eps) * values.max(-1, keepdims=True)
+    return int((values > np.maximum(rounded, computed)).sum(axis=-1).max(initial=0))
 
 
 def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:

@@ -92,8 +92,8 @@ class Rule:
         return _decimal(asked if fixed is None else fixed)
 
 
-def final_value(pattern: str, schedule: Schedule, steps: int | None) -> float:
-    """The value a schedule has settled at when training ends; an error if it moves later."""
+def final_value(pattern: str, schedule: Schedule, steps: int | None, what: str = "the end of training") -> float:
+    """The value a schedule has settled at after so many steps; an error if it moves later."""
     with jax.ensure_compile_time_eval():
         probe = [steps, 2 * steps, 10 * steps] if steps is not None else [2**30]
         values = [_decimal(schedule(at)) for at in probe]
@@ -101,8 +101,8 @@ def final_value(pattern: str, schedule: Schedule, steps: int | None) -> float:
         raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")
     if any(value != values[0] for value in values):
         raise BudgetError(
-            f"rule {pattern!r}: its schedule still moves after the {steps} steps of training "
-            f"({values[0]:g} there, {values[-1]:g} later): end it at or before step {steps}"
+            f"rule {pattern!r}: its schedule still moves after step {steps}, {what} "
+            f"({values[0]:g} there, {values[-1]:g} later): end it at or before that step"
         )
     return values[0]
 

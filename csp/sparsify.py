@@ -14,7 +14,7 @@ from csp import driver, methods, placement, rules, schedules, views
 from csp import nonfinite as nonfinite_
 from csp.methods import Method
 from csp.rules import Rule
-from csp.state import SparsifyState
+from csp.state import settle as settle
 
 if TYPE_CHECKING:
     import optax
@@ -68,7 +68,7 @@ def sparsify(
 
     def plan(params) -> views.Plan:
         targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
-        views.check_structures(targets, method)
+        views.check_targets(targets, method)
         return views.Plan(targets, method, nonfinite_.finite if nonfinite == "drop" else lambda g: g)
 
     def init(params):
@@ -82,18 +82,15 @@ def sparsify(
         if params is None:
             raise ValueError("sparsify needs the parameters: call tx.update(grads, state, params)")
         now = plan(params)
-        return nonfinite_.guarded(nonfinite, lambda g: driver.step(inner, now, g, state, params, extra), updates, state)
+        seen = extra.get("activations") or {}
+
+        def step(gradients, activations):
+            more = extra | {"activations": activations} if "activations" in extra else extra
+            return driver.step(inner, now, gradients, state, params, more)
+
+        return nonfinite_.guarded(nonfinite, step, updates, seen, state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore[bad-argument-type]
-
-
-def settle(state: SparsifyState) -> SparsifyState:
-    """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's
-    own.
-
-    Called outside of jit, once; the next step compiles anew, since the state has become smaller.
-    """
-    return state._replace(memory=None, remembered=None)
 
 
 def _method(method: Method | None, steps: int | None) -> Method:

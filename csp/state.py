@@ -1,11 +1,13 @@
 """What is carried from step to step, in arrays and nothing else, and what can be read from it later?"""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from csp import structures
 from csp.rules import Target
@@ -26,32 +28,61 @@ class SparsifyState(NamedTuple):
 class Note(NamedTuple):
     """One line of the ledger, read."""
 
-    index: int  # of the parameter, in jax's order of leaves
+    path: int  # the digest of the parameter's
     rule: int
     structure: structures.Structure
     asked: float
     violation: float
 
 
-def write_ledger(targets: Sequence[Target]) -> jax.Array:
-    rows = [(t.index, t.group, round(t.sparsity * 1e9), *encode(t.structure)) for t in targets]
-    return jnp.asarray(rows, jnp.int32).reshape(len(rows), 6)
+def digest(path: str) -> int:
+    """Of a parameter's path, in an int32: around `sparsify` parameters may be masked, and have other numbers."""
+    return zlib.crc32(path.encode()) - 2**31
 
 
-def read_ledger(state: SparsifyState) -> list[Note]:
-    """What `sparsify` was asked for, from its state alone, as it comes out of any checkpoint."""
-    return [
-        Note(index, rule, decode(*code), asked / 1e9, float(violation))
-        for (index, rule, asked, *code), violation in zip(state.ledger.tolist(), state.violation, strict=True)
-    ]
+def write_ledger(targets: Sequence[Target], end: int) -> jax.Array:
+    rows = [(digest(t.path), t.group, round(t.sparsity * 1e9), end, *encode(t.structure)) for t in targets]
+    return jnp.asarray(rows, jnp.int32).reshape(len(rows), 7)
 
 
-def find_state(state: Any) -> SparsifyState | None:
-    """The state of `sparsify` inside that of whatever is around it."""
+def read_ledger(state: Any) -> list[Note]:
+    """What `sparsify` was asked for, from its state alone, as it comes out of any checkpoint.
+
+    That of several, as in `optax.partition`, one after the other, with the numbers of rules running on.
+    """
+    notes, first = [], 0
+    for one in find_states(state):
+        lines = zip(np.asarray(one.ledger).tolist(), one.violation, strict=True)
+        mine = [Note(p, first + n, decode(*code), asked / 1e9, float(v)) for (p, n, asked, _, *code), v in lines]
+        first = max((note.rule + 1 for note in mine), default=first)
+        notes += mine
+    return notes
+
+
+def find_states(state: Any) -> list[SparsifyState]:
+    """The states of `sparsify` inside that of whatever is around them."""
     found = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
-    if state is not None and not found:
+    if not found:
         raise ValueError("this optimizer state holds none of csp.sparsify: pass what tx.init or tx.update returned")
-    return found[0] if found else None
+    return found
+
+
+def settle(state: Any) -> Any:
+    """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's
+    own.
+
+    Called outside of jit, once, on the state of `sparsify` or of whatever is around it; the next step compiles anew,
+    since the state has become smaller.
+    """
+    for one in find_states(state):
+        end = int(np.max(np.asarray(one.ledger)[..., 3], initial=-1))
+        if not isinstance(one.count, jax.core.Tracer) and np.min(one.count) <= end:
+            raise ValueError(
+                f"step {int(np.min(one.count))} is too early to settle: the support is fixed after {end + 1} steps"
+            )
+    return jax.tree.map(
+        lambda x: x._replace(memory=None, remembered=None) if _is_state(x) else x, state, is_leaf=_is_state
+    )
 
 
 def _is_state(x: Any) -> bool:

@@ -266,6 +266,10 @@ def rank_for(shape: Sequence[int], saving: float) -> int:
     return rank
 
 
+def _are_whole(*numbers: float) -> bool:
+    return all(number == int(number) for number in numbers)
+
+
 def entries() -> Structure:
     """Every entry for itself: unstructured sparsity."""
     return Entries()
@@ -276,15 +280,17 @@ def n_of_m(n: int, m: int) -> Structure:
 
     Its sparsity is 1 - n / m.
     """
-    if not 0 <= n <= m or m < 1:
-        raise ValueError(f"n_of_m keeps n of every m entries, which needs 0 <= n <= m and m >= 1: got n={n}, m={m}")
+    if not 0 <= n <= m or m < 1 or not _are_whole(n, m):
+        raise ValueError(
+            f"n_of_m keeps n of every m entries, which needs whole numbers, 0 <= n <= m and m >= 1: got n={n}, m={m}"
+        )
     return NofM(int(n), int(m))
 
 
 def blocks(p: int, q: int) -> Structure:
     """Blocks of p inputs by q outputs."""
-    if p < 1 or q < 1:
-        raise ValueError(f"blocks needs p >= 1 and q >= 1, got p={p}, q={q}")
+    if p < 1 or q < 1 or not _are_whole(p, q):
+        raise ValueError(f"blocks needs whole p >= 1 and q >= 1, got p={p}, q={q}")
     return Blocks(int(p), int(q))
 
 
@@ -295,15 +301,15 @@ def rows() -> Structure:
 
 def columns(tied: int = 1) -> Structure:
     """All weights that reach one output; `tied=4` for the stacked gates of an LSTM."""
-    if tied < 1:
-        raise ValueError(f"columns(tied=...) needs a positive number of gates, got {tied}")
+    if tied < 1 or not _are_whole(tied):
+        raise ValueError(f"columns(tied=...) needs a whole positive number of gates, got {tied}")
     return Slices(axis=-1, tied=int(tied))
 
 
 def heads(n: int, axis: int = -1) -> Structure:
     """n attention heads that share an axis: -1 in the query, key and value projections, -2 in the output's."""
-    if n < 1 or axis >= 0:
-        raise ValueError(f"heads needs n >= 1 and a negative axis counted from the end, got n={n}, axis={axis}")
+    if n < 1 or axis >= 0 or not _are_whole(n, axis):
+        raise ValueError(f"heads needs a whole n >= 1 and a negative axis counted from the end, got n={n}, axis={axis}")
     return Heads(int(n), int(axis))
 
 

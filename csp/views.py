@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from csp import metrics, moments
 from csp.methods import Memory, Method, View
-from csp.rules import Target
+from csp.rules import Target, final_value
 from csp.state import SparsifyState
 from csp.structures import keep_count
 
@@ -24,14 +24,22 @@ class Plan(NamedTuple):
         return self.method.metric or target.rule.metric
 
 
-def check_structures(targets: Sequence[Target], method: Method) -> None:
+def check_targets(targets: Sequence[Target], method: Method) -> None:
+    """What no rule knows alone: can this method do that?"""
     for target in targets:
+        if callable(target.rule.sparsity):
+            final_value(target.rule.pattern, target.rule.sparsity, method.clock.end, f"the freeze of {method.name}")
         if target.is_rank and method.project_rank is None:
             raise ValueError(
                 f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing "
                 "with its dual iterate, ste, gradual, one_shot or acdc, or csp.lowrank.ladder"
             )
         metric = method.metric or target.rule.metric
+        if target.is_rank and metric != metrics.magnitude():
+            raise ValueError(
+                f"{target.path!r}: a rank is chosen by singular values, and metric {metric} knows none: use "
+                "metrics.magnitude(), or csp.lowrank, which weighs them"
+            )
         if metric.needs_activations and len(target.shape) < 2:
             raise ValueError(
                 f"{target.path!r}: metric {metric} needs the inputs of a matrix, and the shape is {target.shape}: "
@@ -51,7 +59,7 @@ def views_of(plan: Plan, state: SparsifyState, params: Any, gradients: list, ext
             gradient=gradient,
             second=second,
             memory=() if state.remembered is None else state.remembered[number],
-            activations=_activations(plan.metric(target), target, extra),
+            activations=_activations(plan, target, extra),
         )
         views.append(
             View(
@@ -72,7 +80,8 @@ def views_of(plan: Plan, state: SparsifyState, params: Any, gradients: list, ext
     return views
 
 
-def _activations(metric: metrics.Metric, target: Target, extra: dict) -> jax.Array | None:
+def _activations(plan: Plan, target: Target, extra: dict) -> jax.Array | None:
+    metric = plan.metric(target)
     if not metric.needs_activations:
         return None
     given = extra.get("activations") or {}
@@ -86,7 +95,7 @@ def _activations(metric: metrics.Metric, target: Target, extra: dict) -> jax.Arr
             f"{target.path!r}: activations have shape {jnp.shape(given[target.path])}, one mean square an input is "
             f"{target.shape[-2:-1]}"
         )
-    return given[target.path]
+    return plan.clean(jnp.asarray(given[target.path]))
 
 
 def progress_of(method: Method, target: Target, count: jax.Array) -> jax.Array:

@@ -205,8 +205,8 @@ def test_rigl_grows_where_the_gradient_is_largest_and_drops_the_smallest():
     weights, _ = run(methods.rigl(40, exchange=0.4, end=0.8, every=4), lambda step: 1e-3 / W, steps=5)
     grown = (weights[4] == 0) & (weights[5] != 0)
     dropped = (weights[4] != 0) & (weights[5] == 0)
-    assert set(W[grown]) == {1, 2, 3}  # floor(0.4 (1 + cos(pi / 8)) / 2 * 10) of the largest 1 / W
-    assert set(W[dropped]) == {11, 12, 13}
+    assert set(W[grown]) == {1, 2, 3, 4}  # 0.4 (1 + cos(pi / 8)) / 2 * 10 = 3.85 of the largest 1 / W, rounded up
+    assert set(W[dropped]) == {11, 12, 13, 14}
 
 
 def test_set_grows_by_chance():

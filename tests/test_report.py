@@ -10,6 +10,7 @@ import pytest
 
 import csp
 from csp import BudgetError, Rule, budgets, methods, structures
+from csp.report import numerical_rank
 
 RULES = (
     Rule("a/.*", structures.entries(), sparsity=0.75),
@@ -79,6 +80,39 @@ def test_report_prints_and_serialises(trained):
     assert lines[-1].startswith("total")
     assert len({len(line) for line in lines}) == 1
     assert json.loads(json.dumps(report.to_json()))[0]["path"] == "a/bias"
+
+
+def test_report_knows_parameters_by_their_paths_whatever_is_around():
+    """`optax.masked` and `optax.partition` take some away before `sparsify` sees them."""
+    params = {"a": jnp.ones((4, 4)), "b": jnp.arange(1.0, 17.0).reshape(4, 4), "c": jnp.arange(1.0, 17.0).reshape(4, 4)}
+
+    def sparse(path, sparsity):
+        rule = Rule(path, structures.entries(), sparsity=sparsity)
+        return csp.sparsify(optax.sgd(0.1), rule, method=methods.one_shot(1))
+
+    labels = {"a": "plain", "b": "half", "c": "most"}
+    tx = optax.partition({"plain": optax.sgd(0.1), "half": sparse("b", 0.5), "most": sparse("c", 0.75)}, labels)
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    rows = {row.path: row for row in csp.report(optax.apply_updates(params, updates), state).rows}
+    assert [(rows[path].asked, rows[path].reached) for path in "abc"] == [(None, 0.0), (0.5, 0.5), (0.75, 0.75)]
+    assert (rows["b"].rule, rows["c"].rule) == (0, 1)
+    masked = optax.masked(sparse("b", 0.5), {"a": False, "b": True, "c": False})
+    found = csp.report(params, masked.init(params)).rows
+    assert [row.structure for row in found] == ["", "entries", ""]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_rank_is_what_rounding_cannot_have_made(dtype):
+    """Neither noise is counted, nor is a spectrum that falls to a hundredth taken for noise."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    for m, n, r in ((64, 64, 5), (200, 40, 12), (16, 300, 1)):
+        low = jax.random.normal(keys[0], (m, r)) @ jax.random.normal(keys[1], (r, n))
+        assert numerical_rank(np.asarray(low.astype(dtype))) == r
+    u, v = (jnp.linalg.qr(jax.random.normal(key, (64, 64)))[0] for key in keys[2:])
+    full = np.asarray((u * jnp.geomspace(1, 0.02, 64) @ v).astype(dtype))
+    rule = Rule("w", structures.rank(), sparsity=0.4)
+    with pytest.raises(BudgetError, match=r"'w' has rank 6\d, its budget is 19"):
+        csp.verify({"w": full}, rule)
 
 
 def test_report_refuses_a_state_without_sparsify(trained):

@@ -1,6 +1,7 @@
 """`csp.sparsify` as a wrapper: any optimizer inside, anything sensible around, under every transformation of JAX."""
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import optax
 import pytest
 
 import csp
-from csp import Rule, methods, metrics, structures
+from csp import Rule, methods, metrics, schedules, structures
 
 STEPS = 6
 LEARNING_RATE = 1e-2
@@ -325,6 +326,85 @@ def test_settled_training_keeps_the_support_and_nothing_else():
     after, _ = compiled(tx, params, settled)(params, settled, make_gradients(params))
     np.testing.assert_array_equal(after["w"] != 0, params["w"] != 0)
     assert (after["w"] != params["w"]).any()
+
+
+def test_settling_reaches_through_what_is_around_and_is_not_for_the_middle_of_training():
+    method = methods.compressed_sensing(STEPS, freeze=0.7)
+    tx = optax.chain(optax.clip(9.0), csp.sparsify(optax.adam(LEARNING_RATE), RULE, method=method))
+    params = make_params()
+    with pytest.raises(ValueError, match=r"step 0 is too early to settle: the support is fixed after 5 steps"):
+        csp.settle(tx.init(params))
+    params, state = train(tx, params)
+    settled = csp.settle(state)
+    assert len(jax.tree.leaves(settled)) < len(jax.tree.leaves(state))
+    updates, _ = jax.jit(tx.update)(make_gradients(params), settled, params)
+    np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"] != 0, params["w"] != 0)
+    with pytest.raises(ValueError, match=r"holds none of csp\.sparsify"):
+        csp.settle(optax.adam(1e-3).init(params))
+
+
+def test_a_schedule_that_moves_after_the_freeze_is_refused():
+    """It would be cut short there."""
+    late = schedules.phases((0.0, 0.5, 0.75), (2, 9))
+    tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=late), method=methods.gradual(10))
+    with pytest.raises(ValueError, match=r"still moves after step 7, the freeze of gradual \(0.5 there, 0.75 later\)"):
+        tx.init(make_params())
+
+
+def test_a_rank_takes_no_metric():
+    rule = Rule("w", structures.rank(), metric=metrics.taylor(), sparsity=0.2)
+    with pytest.raises(ValueError, match=r"'w': a rank is chosen by singular values, and metric taylor knows none"):
+        csp.sparsify(optax.sgd(0.1), rule, method=methods.gradual(10)).init(make_params())
+
+
+def test_equal_sizes_do_not_fade_together():
+    """Of a tie none is the edge: the firm projection would send all of them to zero (FAULTS 23); near it they fade."""
+    sign = jnp.where(jnp.arange(96).reshape(8, 12) % 2 == 0, 1.0, -1.0)
+    for structure in (structures.entries(), structures.n_of_m(2, 4), structures.rows()):
+        rule = Rule("w", structure, sparsity=structure.sparsity or 0.5)
+        tx = csp.sparsify(optax.sgd(0.1), rule, method=methods.compressed_sensing(20))
+        params, update = {"w": sign}, jax.jit(tx.update)
+        state = tx.init(params)
+        for _ in range(20):
+            updates, state = update({"w": jnp.zeros_like(sign)}, state, params)
+            params = optax.apply_updates(params, updates)
+            alive = np.asarray(params["w"]) != 0
+            assert np.abs(params["w"])[alive].min() > 0.01, structure
+        np.testing.assert_allclose(np.abs(params["w"])[alive], 1.0, rtol=1e-5)
+        assert alive.sum() == 48, structure
+
+
+@pytest.mark.parametrize("name", ["rigl", "set_"])
+def test_small_competitions_exchange_in_turns(name):
+    """A third of two places is none in each group of four, and a third of all of them together."""
+    w = jax.random.normal(jax.random.key(0), (64, 32))
+    tx = csp.sparsify(optax.sgd(0.0), Rule("w", structures.n_of_m(2, 4)), method=getattr(methods, name)(40, every=1))
+    params, update = {"w": w}, jax.jit(tx.update)
+    state, masks = tx.init(params), []
+    for step in range(40):
+        updates, state = update({"w": jax.random.normal(jax.random.key(step), w.shape)}, state, params)
+        params = optax.apply_updates(params, updates)
+        masks.append(np.asarray(params["w"]) != 0)
+    csp.verify(params, Rule("w", structures.n_of_m(2, 4)))
+    changed = [np.mean(now & ~before) / 0.5 for before, now in itertools.pairwise(masks)]
+    assert changed[0] == pytest.approx(0.2, abs=0.03)  # of three that a place of 0.3 may go to, one had it before
+    assert changed[-1] == 0
+    assert np.mean(masks[0] != masks[-1]) > 0.2
+
+
+def test_activations_are_checked_as_gradients_are():
+    rule = Rule("w", structures.entries(), metric=metrics.activation(), sparsity=0.75)
+    params, spoiled = make_params(), {"w": jnp.ones(16).at[3].set(jnp.nan)}
+    for policy in ("drop", "skip", "raise"):
+        tx = csp.sparsify(optax.sgd(0.1), rule, method=methods.gradual(STEPS), nonfinite=policy)
+        state = tx.init(params)
+        if policy == "raise":
+            with pytest.raises(ValueError, match=r"NaN or infinity in the activations of 'w'"):
+                tx.update(make_gradients(params), state, params, activations=spoiled)
+            continue
+        _, after = tx.update(make_gradients(params), state, params, activations=spoiled)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after)), policy
+        assert int(after.skipped) == (policy == "skip")
 
 
 def test_a_gradient_of_none_is_an_error_only_where_weights_are_pruned():

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from csp import shrinkage
-from csp.methods.method import Decision, Iterate, Memory, Method, View, keep_worthiest, truncate
+from csp.methods.method import Decision, Iterate, Keep, Memory, Method, View, keep_worthiest, truncate
+from csp.select import Cut
 from csp.structures import Structure, euclidean
 
 
@@ -39,7 +40,7 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         def decide(view: View) -> Decision:
             v, keep = view.memory.fast, keep_worthiest(view).keep
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
-            edge = _edge(view, v, alive) if firm > 1 else view.memory.slow[1]
+            edge = _edge(view, v, keep, alive) if firm > 1 else view.memory.slow[1]
             shrunk = shrinkage.ridge(v, alive, 3 * pull * x**2 * every / span)
             settled = _projected(view.structure, shrunk, jnp.where(view.last, edge, 0), firm)
             return Decision(keep, (alive, jnp.where(view.last, 0, edge)), settled)
@@ -66,17 +67,20 @@ def _units(structure: Structure, v: jax.Array) -> jax.Array:
     return structure.layout(jnp.abs(v), euclidean)
 
 
-def _edge(view: View, v: jax.Array, alive: jax.Array) -> jax.Array:
+def _edge(view: View, v: jax.Array, keep: Keep, alive: jax.Array) -> jax.Array:
     """The largest dead unit of each competition; no more than the smallest living one, where worth is not size.
 
-    Two reductions of one array would need another of scratch, so that there is one where it suffices.
+    Where a dead one is as large as a living one there is no edge between them, and none fades: a tensor of equal sizes
+    would go to zero as a whole. Two reductions of one array would need another of scratch, so that there is one where
+    it suffices.
     """
     size, axes = _units(view.structure, v), view.structure.axes
     lives = _units(view.structure, alive.astype(v.dtype)) > 0
     dead = jnp.max(jnp.where(lives, 0, size), axes, keepdims=True, initial=0)
-    if view.by_size:
-        return dead
-    return jnp.minimum(dead, jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True, initial=jnp.inf))
+    if isinstance(keep, Cut):
+        return jnp.where((dead >= keep.value) & (keep.last >= 0), 0, dead)
+    least = jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True, initial=jnp.inf)
+    return jnp.where(dead == least, 0, jnp.minimum(dead, least))
 
 
 def _projected(structure: Structure, v: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:

@@ -1,5 +1,6 @@
 """Drop and grow: what SET, RigL and GraNet share. The worst living units make room for promising dead ones."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View
     """Keep the (1 - f) k most worthy units and grow the f k others of highest score.
 
     f falls from `fraction` to 0 along a cosine over the clock, and is 0 on the first refresh, which only projects.
+    Competitions for few places, where f k is no whole number, take turns.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"the fraction of units to exchange is in [0, 1), got {fraction}")
@@ -21,12 +23,22 @@ def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View
     def decide(view: View) -> Decision:
         x = (view.count - clock.begin) / max(clock.end - clock.begin, 1)
         exchanged = jnp.where(view.count > clock.begin, fraction * (1 + jnp.cos(jnp.pi * x)) / 2, 0)
-        grown = jnp.floor(exchanged * view.budget).astype(jnp.int32)
+        grown = jnp.floor(exchanged * view.budget + _turns(view)).astype(jnp.int32)
         survives = view.best(view.worth, view.budget - grown)
         grows = view.best(jnp.where(survives, -jnp.inf, score(view)), grown)
         return Decision(survives | grows, view.memory.slow)
 
     return decide
+
+
+def _turns(view: View) -> jax.Array:
+    """A number in [0, 1) for each competition, another one at each step: as even as can be over both."""
+    axes, shape = view.structure.axes, list(jax.eval_shape(lambda: view.real).shape)
+    for axis in range(len(shape)) if axes is None else axes:
+        shape[axis] = 1
+    number = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape if axes is not None else ())
+    fraction = number * jnp.uint32(0x9E3779B9) + view.count.astype(jnp.uint32) * jnp.uint32(0x6C078965)
+    return (fraction >> 8).astype(jnp.float32) / 2**24
 
 
 def gradient_worth(view: View) -> jax.Array:

@@ -187,7 +187,7 @@ class Method:
       free: steps on which the support is not fixed: a zero may come back whenever `step` says so.
       project_rank: on refreshes of `structures.rank()`; None refuses that structure.
       metric: overrides the rules' metric where the method is defined by one.
-      momentum: forget the optimizer's momentum of weights that are pruned or revived.
+      forget_momentum: the optimizer's momentum of weights that are pruned or revived.
     """
 
     name: str

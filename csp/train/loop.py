@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import csp
-from csp.state import find_state, read_ledger
+from csp.state import read_ledger
 from csp.train import checkpoints, kinds, mesh, pruning, step
 from csp.train.config import Config
 from csp.train.guard import Stop, Stopped
@@ -223,6 +222,4 @@ def _sparsity(params: Any) -> jax.Array:
 
 def _violation(rules: tuple[csp.Rule, ...], state: TrainState) -> float:
     """The largest of any tensor: the share of its energy that the projection would cut away."""
-    found = find_state(state.optimizer) if rules else None
-    notes = [] if found is None else read_ledger(found)
-    return max((float(np.asarray(note.violation)) for note in notes), default=0.0)
+    return max((note.violation for note in read_ledger(state.optimizer)), default=0.0) if rules else 0.0
