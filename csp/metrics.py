@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from csp import adding
 from csp.structures import Pool, euclidean
 
 DECAY = 0.99
@@ -78,7 +79,7 @@ class Metric:
     @property
     def pool(self) -> Pool:
         """How the worths of a unit's entries become the unit's."""
-        return euclidean if self.signed is None else jnp.sum
+        return euclidean if self.signed is None else adding.total
 
 
 def magnitude() -> Metric:

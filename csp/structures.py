@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp import tiling
+from csp import adding, tiling
 
 Shape = tuple[int, ...]
 Pool = Callable[..., jax.Array]
@@ -32,7 +32,7 @@ Pool = Callable[..., jax.Array]
 
 def euclidean(x: jax.Array, axis) -> jax.Array:
     """The norm of each unit: what projecting a unit to zero costs."""
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axis))
+    return jnp.sqrt(adding.total(jnp.square(x), axis))
 
 
 def exact(fraction: float) -> Fraction:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "select",
     "tiling",
+    "adding",
     "structures",
     "metrics",
     "shrinkage",

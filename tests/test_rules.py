@@ -162,7 +162,7 @@ WRONG = {
     ),
     "moving schedule": (
         lambda: bound(Rule("embedding", structures.rows(), sparsity=linear_beyond)),
-        "'embedding': its schedule still moves after step 10, the end of training .*0.5 there, 1 later.*: end it at or before",
+        "'embedding': its schedule still moves after step 10, the end of training .*0.5 there, 1 later.*: end it at or",
     ),
     "nan schedule": (
         lambda: bound(Rule("embedding", structures.rows(), sparsity=lambda count: jnp.nan)),

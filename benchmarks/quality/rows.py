@@ -47,7 +47,17 @@ def _dual(pull: float = 30.0, firm: float = 1.5, **options: Any) -> Setting:
 
 ERK = {"sparsity.budget": "erk"}
 TRIALS: dict[str, list[Setting]] = {
-    "gradual": _settings("gradual", {}, DECAY, _options(end=0.5), _options(end=0.85), _options(regrow=0.3), ERK),
+    "gradual": _settings(
+        "gradual",
+        {},
+        DECAY,
+        _options(end=0.5),
+        _options(end=0.85),
+        _options(regrow=0.3),
+        ERK,
+        _options(end=0.5, regrow=0.3),
+        DECAY | _options(end=0.5, regrow=0.3),
+    ),
     "acdc": _settings(
         "acdc",
         {},
@@ -56,16 +66,26 @@ TRIALS: dict[str, list[Setting]] = {
         _options(finish=0.4),
         _options(compressed=0.7),
         ERK,
+        DECAY | _options(cycles=3),
+        DECAY | _options(cycles=3, finish=0.4),
     ),
     "compressed_sensing": _settings(
-        "compressed_sensing", {}, DECAY, _dual(pull=100.0), _dual(firm=1.2), _dual(full=0.4), ERK
+        "compressed_sensing",
+        {},
+        DECAY,
+        _dual(pull=100.0),
+        _dual(firm=1.2),
+        _dual(full=0.4),
+        ERK,
+        DECAY | _dual(pull=100.0),
+        DECAY | _dual(pull=100.0, firm=1.2),
     ),
 }
 ROWS: dict[str, Setting] = {
     "dense": {"sparsity.method": "dense"},
     "small_dense": {"sparsity.method": "dense", "small": True},
     "one_shot": {"sparsity.method": "one_shot"},
-    "l1": {"sparsity.method": "l1"},
+    "l1": {"sparsity.method": "l1", "train.spike": 1e9},  # its one projection is one
     "gradual": TRIALS["gradual"][0],
     "gradual_to_half_time": TRIALS["gradual"][2],
     "gradual_regrowth": TRIALS["gradual"][4],
