@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from csp.report import verify as verify
     from csp.rules import BudgetError as BudgetError
     from csp.rules import Rule as Rule
-    from csp.sparsify import settle as settle
     from csp.sparsify import sparsify as sparsify
+    from csp.state import settle as settle
 
 MODULES = ["budgets", "formats", "lowrank", "methods", "metrics"]
 MODULES += ["schedules", "select", "shrinkage", "solve", "structures"]
@@ -37,7 +37,7 @@ HOMES = {
     "verify": "report",
     "BudgetError": "rules",
     "Rule": "rules",
-    "settle": "sparsify",
+    "settle": "state",
     "sparsify": "sparsify",
 }
 __all__ = [*MODULES, *HOMES]  # pyrefly: ignore[unsupported-dunder-all]

@@ -14,7 +14,6 @@ from csp import driver, methods, placement, rules, schedules, views
 from csp import nonfinite as nonfinite_
 from csp.methods import Method
 from csp.rules import Rule
-from csp.state import settle as settle
 
 if TYPE_CHECKING:
     import optax

@@ -41,13 +41,14 @@ def living(target: Target, params) -> np.ndarray:
 
 def the_budget_is_met_to_the_integer(tried):
     params, _ = tried.history[-1]
-    for target in tried.targets:
+    csp.verify(params, *tried.rules)
+    for target in tried.cut:
         np.testing.assert_array_equal(living(target, params), asked_for(target), f"{target.path} {target.rule.metric}")
 
 
 def units_live_and_die_as_one(tried):
     params, _ = tried.history[-1]
-    for target in tried.targets:
+    for target in tried.cut:
         if target.rule.structure.pooled:
             alive = params[target.path] != 0
             units = trial.unit_numbers(target.rule.structure, target.shape)
@@ -83,14 +84,14 @@ def what_lives_goes_on_training_after_the_freeze(tried):
 def no_budget_is_missed_from_below_on_the_way(tried):
     if tried.name in HARD:
         for params, _ in tried.history[1:]:
-            for target in tried.targets:
+            for target in tried.cut:
                 assert np.all(living(target, params) >= asked_for(target)), target.path
 
 
 def a_tightening_method_never_revives(tried):
     if tried.name in TIGHTENING:
         begin = tried.method.clock.begin
-        counts = {t.path: [living(t, params) for params, _ in tried.history[begin + 1 :]] for t in tried.targets}
+        counts = {t.path: [living(t, params) for params, _ in tried.history[begin + 1 :]] for t in tried.cut}
         for path, count in counts.items():
             assert np.all(np.diff(np.stack(count), axis=0) <= 0), path
 
@@ -101,7 +102,7 @@ def every_refresh_keeps_what_the_schedule_says(tried):
     for step in tried.method.clock.times:
         progress = float(tried.method.ramp(step))
         params, _ = tried.history[step + 1]
-        for target in tried.targets:
+        for target in tried.cut:
             sizes = target.rule.structure.sizes(target.shape)
             if isinstance(target.rule.structure, structures.NofM):
                 sizes = np.broadcast_to(sizes[..., 0], asked_for(target).shape)

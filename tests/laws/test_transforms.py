@@ -23,7 +23,9 @@ def trained(name: str, seed) -> dict[str, jax.Array]:
     return trial.train(tx, trial.make_params(LEAVES, seed), STEPS)[0]
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize(
+    "name", [name if name in DIFFERENT else pytest.param(name, marks=pytest.mark.slow) for name in trial.METHODS]
+)
 def test_compiled_scanned_and_over_seeds_at_once_is_step_by_step(name):
     seeds = jnp.asarray(SEEDS)
     together = trial.compiled(jax.vmap(functools.partial(trained, name)), seeds)(seeds)

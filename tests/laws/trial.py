@@ -48,6 +48,7 @@ LEAVES = {
     "zero": Leaf((4, 5), structures.entries(), fill=0.0),
     "dense": Leaf((3, 3), structures.entries(), 0.0),
     "empty": Leaf((3, 3), structures.entries(), 1.0),
+    "rank": Leaf((6, 5), structures.rank(), 0.25),
 }
 TURNS = (  # a method is tried on one of each
     ("taps", "vector"),
@@ -111,7 +112,8 @@ def leaves_for(name: str, leaves: Mapping[str, Leaf] = LEAVES) -> dict[str, Leaf
         {path for turn in TURNS for path in turn if path != turn[number % len(turn)]} if leaves is LEAVES else set()
     )
     pooled = {path for path, leaf in leaves.items() if leaf.structure.pooled} if name in FOR_ENTRIES else set()
-    return {path: leaf for path, leaf in leaves.items() if path not in absent | pooled}
+    low = {"rank"} if make_method(name).project_rank is None else set()
+    return {path: leaf for path, leaf in leaves.items() if path not in absent | pooled | low}
 
 
 def make_rules(leaves: Mapping[str, Leaf], first_metric: int | None = 0) -> tuple[csp.Rule, ...]:
@@ -121,6 +123,8 @@ def make_rules(leaves: Mapping[str, Leaf], first_metric: int | None = 0) -> tupl
         metric = metrics.magnitude() if first_metric is None else [*METRICS.values()][(i + first_metric) % len(METRICS)]
         if metric.needs_activations and len(leaf.shape) < 2:
             metric = metrics.fisher()
+        if leaf.structure == structures.rank():
+            metric = metrics.magnitude()
         rules.append(csp.Rule(path, leaf.structure, metric=metric, sparsity=leaf.sparsity))
     return tuple(rules)
 
@@ -196,6 +200,11 @@ class Trial:
     @property
     def targets(self):
         return bind(self.history[0][0], self.rules, self.method.steps)
+
+    @property
+    def cut(self):
+        """Those of which units live or die."""
+        return [target for target in self.targets if not target.is_rank]
 
 
 UPDATE_DTYPES = (None, jnp.float32, jnp.bfloat16, jnp.float16)
