@@ -177,32 +177,6 @@ def test_twenty_million_are_counted_exactly():
     assert int(select.count_at_least(jnp.asarray(x), 12345)) == np.sum(x >= 12345)
 
 
-def test_constant_cuts():
-    x = jnp.array([[0.0, -0.0, -1e-40, 2.0, -3.0, -jnp.inf, jnp.nan, jnp.inf]])
-    finite = [True, True, True, True, True, False, False, True]
-    assert select.above(x, select.keep_all(x)).tolist() == [finite]
-    assert select.above(x, select.keep_nonzero(x)).tolist() == [[False, False, False, True, False, False, False, True]]
-    least = jnp.array([-128, 3], jnp.int8)
-    assert select.above(least, select.keep_all(least)).all()
-
-
-@pytest.mark.parametrize("axes", [None, (1,), (0,)])
-def test_cuts_are_interchangeable_in_cond(axes):
-    x = jnp.abs(jax.random.normal(jax.random.key(0), (40, 48)))
-
-    @jax.jit
-    def keep(x, which):
-        branches = [
-            lambda x: select.cut(x, 5, axes),
-            lambda x: select.keep_all(x, axes),
-            lambda x: select.keep_nonzero(x, axes),
-        ]
-        return select.above(x, jax.lax.switch(which, branches, x), axes)
-
-    groups = x.size // (x.size if axes is None else x.shape[axes[0]])
-    assert [int(keep(x, i).sum()) for i in range(3)] == [5 * groups, x.size, x.size]
-
-
 @pytest.mark.parametrize(("shape", "axis"), [((6, 70), None), ((6, 8), 1)])
 def test_vmap_is_a_loop(shape, axis):
     x = jnp.round(jax.random.normal(jax.random.key(0), (3, *shape)) * 2)

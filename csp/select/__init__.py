@@ -10,7 +10,5 @@ from csp.select.cuts import above as above
 from csp.select.cuts import count_at_least as count_at_least
 from csp.select.cuts import cut as cut
 from csp.select.cuts import cut_jointly as cut_jointly
-from csp.select.cuts import keep_all as keep_all
 from csp.select.cuts import keep_largest as keep_largest
-from csp.select.cuts import keep_nonzero as keep_nonzero
 from csp.select.cuts import kth_largest as kth_largest

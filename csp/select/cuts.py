@@ -77,19 +77,6 @@ def above(worth: Array, cut: Cut, axes: Axes = None) -> Array:
     return _above(worth, cut, _axes(worth, axes))
 
 
-def keep_all(worth: Array, axes: Axes = None) -> Cut:
-    """The cut that keeps every unit but those worth NaN or -inf."""
-    axes = _axes(worth, axes)
-    if jnp.issubdtype(worth.dtype, jnp.floating):
-        return _constant_cut(worth, axes, -jnp.inf, -1)
-    return _constant_cut(worth, axes, jnp.iinfo(worth.dtype).min, group_size(worth, axes) - 1)
-
-
-def keep_nonzero(worth: Array, axes: Axes = None) -> Cut:
-    """The cut that keeps every unit of positive worth."""
-    return _constant_cut(worth, _axes(worth, axes), 0, -1)
-
-
 def kth_largest(x: ArrayLike, k: ArrayLike, axis: Axes = None) -> Array:
     """The exact k-th largest value, without sorting.
 
