@@ -53,9 +53,35 @@ def test_the_newest_is_found_by_looking_and_old_ones_go(tmp_path):
     assert checkpoints.newest(tmp_path / "nowhere") is None
 
 
+@pytest.mark.parametrize("removed", [0, 1])
+def test_killed_while_the_oldest_are_removed(removed, tmp_path):
+    """FAULTS 2, 18: after the rename the new step counts; it and the best are there, however many old ones are left."""
+    write(tmp_path, 1, 2, 3, keep=3)
+    checkpoints.write(tmp_path / "best.safetensors", tree(2), {"step": 2})
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+import test_checkpoints as t
+unlink, left = Path.unlink, {removed}
+def die(self, **k):
+    global left
+    left -= 1
+    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else unlink(self, **k)
+Path.unlink = die
+t.write(Path({str(tmp_path)!r}), 4, keep=1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
+    assert newest(tmp_path) == (4, 4)
+    assert [one.step for one in checkpoints.found(tmp_path)] == [1, 2, 3, 4][removed:]
+    checkpoints.load(tmp_path / "best.safetensors", TREE)
+    write(tmp_path, 5, keep=1)
+    assert [one.step for one in checkpoints.found(tmp_path)] == [5]
+
+
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 def test_killed_at_any_moment_of_a_save(call, tmp_path):
-    """FAULTS 1, 2, 18: SIGKILL leaves the step before, and the next save sweeps what is unfinished."""
+    """FAULTS 1: SIGKILL leaves the step before, and the next save sweeps what is unfinished."""
     write(tmp_path, 1)
     code = f"""
 import builtins, os, signal, sys

@@ -33,6 +33,33 @@ def test_signals_are_given_back():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+SAVING = """
+import os, signal, sys
+from pathlib import Path
+from csp.formats import writing
+from csp.train.guard import Stop
+fsync = os.fsync
+def hit(handle):
+    writing.os.fsync = fsync
+    for _ in range({times}):
+        os.kill(os.getpid(), signal.SIGTERM)
+    fsync(handle)
+with Stop() as stop:
+    writing.os.fsync = hit
+    writing.atomically(Path(sys.argv[1]), [b"new"], overwrite=True)
+    print("asked" if stop.asked else "not asked", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("times", "code", "left"), [(1, 0, b"new"), (2, 128 + signal.SIGTERM, b"old")])
+def test_signals_within_a_save(times, code, left, tmp_path):
+    """The first lets it finish; the second ends at once, and what was there is there."""
+    (tmp_path / "file").write_bytes(b"old")
+    command = [sys.executable, "-c", SAVING.format(times=times), str(tmp_path / "file")]
+    assert subprocess.run(command, capture_output=True).returncode == code
+    assert (tmp_path / "file").read_bytes() == left
+
+
 def test_a_folder_is_locked_until_its_process_is_gone(tmp_path):
     with Lock(tmp_path), pytest.raises(ValueError, match="is in use by process"):
         Lock(tmp_path)

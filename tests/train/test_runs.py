@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,21 @@ def test_other_data_under_a_run_is_noticed(whole, recipe, tmp_path, corpus, monk
     monkeypatch.setattr("csp.train.corpus.Corpus.digest", lambda self: "other")
     with pytest.raises(ConfigError, match="was trained on other recordings or transcripts"):
         session.train(recipe, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_other_data_and_other_cores_are_said(caplog, monkeypatch):
+    """FAULTS 9, 10: sums are cut differently for another number of cores; who names the data means it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
+    five = session._machine()
+    monkeypatch.undo()
+    at = (Path("step-4"), {"data": "a", "machine": five})
+    session._same(at, {"data": "a", "machine": five}, [])
+    assert not caplog.text
+    session._same(at, {"data": "b", "machine": session._machine()}, ["data.train"])
+    assert "resuming on jax" in caplog.text
+    assert f"begun on {five}: not bit for bit the same" in caplog.text
+    with pytest.raises(ConfigError, match=r"was trained on other recordings or transcripts: .* name data.train anew"):
+        session._same(at, {"data": "b", "machine": five}, ["train.batch"])
 
 
 def test_nan_in_a_row_go_back_and_then_give_up(recipe, tmp_path, monkeypatch, caplog):
