@@ -26,10 +26,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import jax
 
-    from csp.train import sweep
+    from csp.train import guard, sweep
 
     together = options.together or jax.default_backend() == "gpu"
-    records = sweep.sweep(options.config, options.out, grid(options), options.overrides, options.json, together)
+    try:
+        records = sweep.sweep(options.config, options.out, grid(options), options.overrides, options.json, together)
+    except guard.Stopped as stopped:
+        raise guard.Stopped(f"{stopped}; the same command goes on") from None
     if options.json:
         print(json.dumps(records))
         return 0

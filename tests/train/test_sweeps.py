@@ -6,7 +6,7 @@ import pytest
 from ran import history
 
 from csp.cli import main
-from csp.train import session
+from csp.train import guard, session
 
 
 def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
@@ -34,6 +34,15 @@ def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main([*arguments, "--train.steps", "5"]) == 2  # those are not the results of 5 steps
     assert "was begun with another train.steps" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, monkeypatch):
+    def stopped(*rest, **options):
+        raise guard.Stopped("stopped at step 3")
+
+    monkeypatch.setattr(session, "train", stopped)
+    assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), "--sparsity", "0.5"]) == 75
+    assert "stopped at step 3; the same command goes on" in capsys.readouterr().err
 
 
 def test_a_sparsity_that_a_structure_has_itself_is_refused(recipe, tmp_path, capsys):
