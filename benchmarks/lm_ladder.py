@@ -52,9 +52,10 @@ def _family(chosen: argparse.Namespace, said: list[tuple[str, str]], targets: li
     records = []
     for number, (target, model) in enumerate(zip(targets, found["models"], strict=True), 1):
         once = _run(chosen.config, runs / f"once-{target}-{name}", said, [target], steps)
-        long = _run(chosen.config, runs / f"long-{target}-{name}", said, [target], steps * number)
+        way = "long" if number > 1 else "once"  # the first rung's are the same
+        long = _run(chosen.config, runs / f"{way}-{target}-{name}", said, [target], steps * number)
         files = [runs / f"ladder-{name}" / model["file"]]
-        files += [runs / f"{way}-{target}-{name}" / "model.safetensors" for way in ("once", "long")]
+        files += [runs / f"{which}-{target}-{name}" / "model.safetensors" for which in ("once", way)]
         ours, theirs, as_long = (task.score(path, data.test) for path in files)
         records.append(
             {

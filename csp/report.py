@@ -1,7 +1,7 @@
 """What was asked, what was reached, and how many bytes is that?"""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +39,7 @@ class Report(NamedTuple):
         return sum(chosen(row) for row in self.rows)
 
     def __str__(self) -> str:
-        return _table(self.rows)
+        return f"{_table(self.rows)}\n\n{_codecs(self.rows)}"
 
     def to_json(self) -> list[dict]:
         return [row._asdict() | {"codec": row.smallest} for row in self.rows]
@@ -165,9 +165,25 @@ def _table(rows: list[Row]) -> str:
     ]
     ruled = sorted({row.rule for row in rows if row.rule is not None})
     sums = [_cells(f"rule {n}", "", "", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1]
-    lines = [head, None, *body, None, *sums, _cells("total", "", "", rows)]
-    widths = [max(len(line[i]) for line in lines if line) for i in range(len(head))]
-    return "\n".join(_line(line, widths) if line else "-" * (sum(widths) + 2 * len(widths) - 2) for line in lines)
+    return _drawn([head, None, *body, None, *sums, _cells("total", "", "", rows)], left=(0, 1, 2, 8))
+
+
+def _codecs(rows: list[Row]) -> str:
+    """What all would take in each codec; those that it does not fit stay dense."""
+    codecs = list(dict.fromkeys(codec for row in rows for codec in row.bytes))
+    ruled = sorted({row.rule for row in rows if row.rule is not None})
+    parts = [(f"rule {n}", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1] + [("total", rows)]
+    sums = [
+        (name, *(_human(sum(row.bytes.get(codec, row.bytes["dense"]) for row in part)) for codec in codecs))
+        for name, part in parts
+    ]
+    return _drawn([("bytes in", *codecs), None, *sums], left=(0,))
+
+
+def _drawn(lines: Sequence[Sequence[str] | None], left: tuple[int, ...]) -> str:
+    """Columns, those of `left` flush left; None is a rule across."""
+    widths = [max(map(len, column)) for column in zip(*(line for line in lines if line), strict=True)]
+    return "\n".join(_line(line, widths, left) if line else "-" * (sum(widths) + 2 * len(widths) - 2) for line in lines)
 
 
 def _cells(name: str, shape: str, structure: str, rows: list[Row]) -> tuple[str, ...]:
@@ -189,8 +205,7 @@ def _human(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def _line(cells: Iterable[str], widths: list[int]) -> str:
-    left = (0, 1, 2, 8)
+def _line(cells: Iterable[str], widths: list[int], left: tuple[int, ...]) -> str:
     return "  ".join(
         c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
     )

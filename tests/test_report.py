@@ -1,6 +1,7 @@
 """density, report and verify: exact counts, readable tables, errors that name every tensor."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -75,10 +76,16 @@ def test_bitmask_bytes_are_predicted():
 
 def test_report_prints_and_serialises(trained):
     report = csp.report(*trained)
-    lines = str(report).splitlines()
-    assert lines[0].split()[:3] == ["path", "shape", "structure"]
-    assert lines[-1].startswith("total")
-    assert len({len(line) for line in lines}) == 1
+    table, codecs = (part.splitlines() for part in str(report).split("\n\n"))
+    assert table[0].split()[:3] == ["path", "shape", "structure"]
+    assert table[-1].startswith("total")
+    assert all(len({len(line) for line in lines}) == 1 for lines in (table, codecs))
+    assert {"dense", "bitmask", "n_of_m", "factors"} <= set(codecs[0].split())
+    assert [line.split()[:2] for line in codecs[2:-1]] == [["rule", "0"], ["rule", "1"], ["rule", "2"]]
+    everything = report.total(lambda row: row.bytes.get("n_of_m", row.bytes["dense"]))
+    at = codecs[0].split().index("n_of_m") - 1
+    assert codecs[-1].split("  ")[0] == "total"
+    assert f"{everything / 1024:.1f} KiB" == re.findall(r"[\d.]+ (?:B|KiB)", codecs[-1])[at - 1]
     assert json.loads(json.dumps(report.to_json()))[0]["path"] == "a/bias"
 
 

@@ -33,9 +33,11 @@ def main() -> None:
     records = [_record(column, row, found) for column in columns for row in rows.ROWS]
     records = [record for record in records if record]
     comparisons = [line for column in columns for line in _compare(column, found, said)]
+    tried = _tried(found)
     OUT.mkdir(exist_ok=True)
-    (OUT / "quality.json").write_text(json.dumps({"rows": records, "pairs": comparisons}, indent=1) + "\n")
-    text = "\n".join([*_table(records), "", *_pairs(comparisons), ""])
+    everything = {"rows": records, "pairs": comparisons, "trials": tried}
+    (OUT / "quality.json").write_text(json.dumps(everything, indent=1) + "\n")
+    text = "\n".join([*_table(records), "", *_pairs(comparisons), "", *_search(tried), ""])
     (OUT / "quality.md").write_text(text)
     print(text)
     _picture(records, OUT / "quality.png")
@@ -113,6 +115,32 @@ def _compare(column: Column, found: dict[Cell, dict[str, Any]], said: dict[str, 
     for line, p in zip(lines, paired.holm([line["p"] for line in lines]), strict=True):
         line["holm"] = p
     return lines
+
+
+def _tried(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each setting of a method gets of the validation words, with the seed 0; the first is the row itself."""
+    lines = []
+    for path in sorted(cells.RESULTS.glob(f"*/*/{cells.TRIAL}-*/0.json.gz")):
+        result = cells.load(path)
+        cell = Cell.named(result["cell"])
+        method, number = cell.row.split("-")[1:]
+        setting = rows.TRIALS[method][int(number)]
+        lines.append((cell._replace(row=method), setting, result["valid"]))
+    own = {cell: found[cell] for cell, _, _ in lines if cell in found}
+    lines += [(cell, rows.TRIALS[cell.row][0], result["valid"]) for cell, result in own.items()]
+    return [
+        {"head": c.head, "structure": c.structure, "target": c.target, "method": c.row, "setting": setting, "valid": v}
+        for c, setting, v in sorted(lines, key=lambda line: (*line[0][:4], line[2]))
+    ]
+
+
+def _search(tried: list[dict[str, Any]]) -> list[str]:
+    lines = ["| search with seed 0, validation | setting | WER, % |", "|---|---|---|"]
+    for one in tried:
+        where = f"{one['head']}, {one['structure']} {one['target']:.1%}"
+        said = ", ".join(f"{key} = {value}" for key, value in one["setting"].items() if key != "sparsity.method")
+        lines.append(f"| {_plain(one['method'])}, {where} | {said or 'as it is'} | {100 * one['valid']:.2f} |")
+    return lines if tried else []
 
 
 def _table(records: list[dict[str, Any]]) -> list[str]:
