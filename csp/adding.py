@@ -17,14 +17,16 @@ _PIECES = 30  # bits of the largest number that count
 
 def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
     """The sum along these axes, whatever the order: within 2^-30 of the largest number of all, each, and a rounding."""
-    axes = [axis] if isinstance(axis, int) else list(axis)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
     count = math.prod(x.shape[a] for a in axes)
     carry = max(count - 1, 1).bit_length() + 1  # bits that the sum needs beyond those of a piece
     bits = max(jnp.finfo(x.dtype).nmant - carry, 1)
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), initial=0))
-    sums = jnp.zeros((), x.dtype)
+    largest = jnp.max(jnp.abs(x), initial=0)
+    _, exponent = jnp.frexp(largest)
+    unknown = jnp.where(exponent > 2**20, 1, 0)  # zero, but a compiler that knew the grid would cancel it
+    sums, left = jnp.zeros((), x.dtype), jnp.ldexp(x, -exponent)  # of at most 1
     for piece in range(-(-_PIECES // bits)):
-        grid = jnp.ldexp(jnp.asarray(1.5, x.dtype), exponent + carry - piece * bits)
-        part = (x + grid) - grid  # the multiple of the grid's last bit that is nearest to x
-        sums, x = sums + jnp.sum(part, axis=tuple(axes)), x - part
-    return sums
+        grid = jnp.ldexp(jnp.asarray(1.5, x.dtype), carry - piece * bits + unknown)
+        part = (left + grid) - grid  # the multiple of the grid's last bit that is nearest
+        sums, left = sums + jnp.sum(part, axis=axes), left - part
+    return jnp.where(jnp.isfinite(largest), jnp.ldexp(sums, exponent), jnp.sum(x, axis=axes))

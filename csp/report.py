@@ -61,7 +61,7 @@ def report(params: Any, state: Any = None) -> Report:
       state: the optimizer state that has a `csp.sparsify` somewhere in it; without it the table says what is there, not
         what was asked.
     """
-    notes = {note.path: note for note in read_ledger(state)} if state is not None else {}
+    notes = {note.digest: note for note in read_ledger(state)} if state is not None else {}
     return Report([_row(name, np.asarray(leaf), notes.get(digest(name))) for name, leaf in named_leaves(params)])
 
 
@@ -122,6 +122,8 @@ def numerical_rank(leaf: np.ndarray) -> int:
     Rounding every entry to the dtype adds a matrix of independent errors, of less than eps times a typical entry each,
     whose norm is that times sqrt(m) + sqrt(n); a truncation computed in float32 adds some eps of the largest.
     """
+    if not leaf.size:
+        return 0
     (m, n), wide = leaf.shape[-2:], leaf.astype(np.float64)
     values = np.linalg.svd(wide, compute_uv=False)
     typical = np.sqrt(np.mean(wide**2, axis=(-2, -1)))[..., None]

@@ -95,7 +95,7 @@ class Rule:
 def final_value(pattern: str, schedule: Schedule, steps: int | None, what: str = "the end of training") -> float:
     """The value a schedule has settled at after so many steps; an error if it moves later."""
     with jax.ensure_compile_time_eval():
-        probe = [steps, 2 * steps, 10 * steps] if steps is not None else [2**30]
+        probe = [steps, 2 * steps + 1, 10 * steps + 10] if steps is not None else [2**30]
         values = [_decimal(schedule(at)) for at in probe]
     if not 0 <= values[0] <= 1:
         raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")

@@ -28,7 +28,7 @@ class SparsifyState(NamedTuple):
 class Note(NamedTuple):
     """One line of the ledger, read."""
 
-    path: int  # the digest of the parameter's
+    digest: int  # of the parameter's path
     rule: int
     structure: structures.Structure
     asked: float
@@ -52,6 +52,8 @@ def read_ledger(state: Any) -> list[Note]:
     """
     notes, first = [], 0
     for one in find_states(state):
+        if jnp.ndim(one.count):
+            raise ValueError("this is the state of several seeds: ask for one, jax.tree.map(lambda x: x[0], state)")
         lines = zip(np.asarray(one.ledger).tolist(), one.violation, strict=True)
         mine = [Note(p, first + n, decode(*code), asked / 1e9, float(v)) for (p, n, asked, _, *code), v in lines]
         first = max((note.rule + 1 for note in mine), default=first)
@@ -71,12 +73,14 @@ def settle(state: Any) -> Any:
     """After the last refresh: drops shadows, scores and masks. Training goes on with a step that costs the optimizer's
     own.
 
-    Called outside of jit, once, on the state of `sparsify` or of whatever is around it; the next step compiles anew,
-    since the state has become smaller.
+    Called once, on the state of `sparsify` or of whatever is around it; the next step compiles anew, since the state
+    has become smaller. `jax.eval_shape(csp.settle, tx.init(params))` is a template of it, to restore a checkpoint.
     """
     for one in find_states(state):
+        if isinstance(one.count, jax.core.Tracer) or isinstance(one.ledger, jax.core.Tracer):
+            continue
         end = int(np.max(np.asarray(one.ledger)[..., 3], initial=-1))
-        if not isinstance(one.count, jax.core.Tracer) and np.min(one.count) <= end:
+        if np.min(one.count) <= end:
             raise ValueError(
                 f"step {int(np.min(one.count))} is too early to settle: the support is fixed after {end + 1} steps"
             )

@@ -122,6 +122,19 @@ def test_the_rank_is_what_rounding_cannot_have_made(dtype):
         csp.verify({"w": full}, rule)
 
 
+def test_a_state_of_several_seeds_is_no_state_of_one():
+    tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=0.5), method=methods.one_shot(1))
+    many = jax.vmap(lambda w: tx.init({"w": w}))(jnp.ones((3, 4, 4)))
+    with pytest.raises(ValueError, match="the state of several seeds: ask for one"):
+        csp.report({"w": jnp.ones((4, 4))}, many)
+    one = csp.report({"w": jnp.ones((4, 4))}, jax.tree.map(lambda x: x[0], many))
+    assert one.rows[0].asked == 0.5
+
+
+def test_an_empty_matrix_has_no_rank():
+    assert numerical_rank(np.zeros((0, 5), np.float32)) == 0
+
+
 def test_report_refuses_a_state_without_sparsify(trained):
     with pytest.raises(ValueError, match=r"csp\.sparsify"):
         csp.report(trained[0], optax.adam(1e-3).init(trained[0]))

@@ -339,6 +339,8 @@ def test_settling_reaches_through_what_is_around_and_is_not_for_the_middle_of_tr
     assert len(jax.tree.leaves(settled)) < len(jax.tree.leaves(state))
     updates, _ = jax.jit(tx.update)(make_gradients(params), settled, params)
     np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"] != 0, params["w"] != 0)
+    template = jax.eval_shape(csp.settle, tx.init(params))  # to restore a checkpoint of it
+    assert jax.tree.structure(template) == jax.tree.structure(settled)
     with pytest.raises(ValueError, match=r"holds none of csp\.sparsify"):
         csp.settle(optax.adam(1e-3).init(params))
 
@@ -349,6 +351,10 @@ def test_a_schedule_that_moves_after_the_freeze_is_refused():
     tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=late), method=methods.gradual(10))
     with pytest.raises(ValueError, match=r"still moves after step 7, the freeze of gradual \(0.5 there, 0.75 later\)"):
         tx.init(make_params())
+    for method in (methods.static(10), methods.one_shot(10, at=0.0)):
+        tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=late), method=method)
+        with pytest.raises(ValueError, match="still moves after step 0"):
+            tx.init(make_params())
 
 
 def test_a_rank_takes_no_metric():

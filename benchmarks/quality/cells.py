@@ -67,6 +67,8 @@ class Cell(NamedTuple):
             "sparsity.structure": self.structure,
         } | ({} if ":" in self.structure else {"sparsity.target": self.target})
         said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
+        if said["sparsity.method"] == "dense":
+            said = {key: value for key, value in said.items() if key not in ("sparsity.structure", "sparsity.target")}
         if said.pop("small", False):
             said |= {f"model.{part}": width for part, width in _narrow(self.head, self.target).items()}
         return [(key, toml(value)) for key, value in said.items()]

@@ -25,11 +25,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import export, guard, session
+    from csp.train import config, export, guard, session
 
     if (options.config is None) == (options.out is None):
         raise ValueError("give -o FILE to prune at once, or --config CONFIG to train on")
     if options.config is not None:
+        if options.overwrite:
+            raise ValueError("--overwrite is for -o FILE; a run directory is never replaced: --out-run DIR")
         if options.text is not None:
             raise ValueError("--text is for pruning at once; what is trained on, the config says, or --data.train")
         said = {"target": options.sparsity, "structure": options.structure, "metric": options.metric}
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
         except guard.Stopped as stopped:
-            where = options.out_run or "runs/NAME"
+            where = options.out_run or f"runs/{config.read(options.config, [*start, *options.overrides]).name}"
             raise guard.Stopped(f"{stopped}; go on with: csp train --out {where} --resume") from None
         path, size = found["file"], found["bytes"]
         wer = (

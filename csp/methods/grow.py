@@ -23,7 +23,7 @@ def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View
     def decide(view: View) -> Decision:
         x = (view.count - clock.begin) / max(clock.end - clock.begin, 1)
         exchanged = jnp.where(view.count > clock.begin, fraction * (1 + jnp.cos(jnp.pi * x)) / 2, 0)
-        grown = jnp.floor(exchanged * view.budget + _turns(view)).astype(jnp.int32)
+        grown = jnp.floor(exchanged * view.budget + _turns(view, clock)).astype(jnp.int32)
         survives = view.best(view.worth, view.budget - grown)
         grows = view.best(jnp.where(survives, -jnp.inf, score(view)), grown)
         return Decision(survives | grows, view.memory.slow)
@@ -31,13 +31,14 @@ def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View
     return decide
 
 
-def _turns(view: View) -> jax.Array:
-    """A number in [0, 1) for each competition, another one at each step: as even as can be over both."""
+def _turns(view: View, clock: Clock) -> jax.Array:
+    """A number in [0, 1) for each competition, another one at each refresh: as even as can be over both."""
     axes, shape = view.structure.axes, list(jax.eval_shape(lambda: view.real).shape)
     for axis in range(len(shape)) if axes is None else axes:
         shape[axis] = 1
     number = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape if axes is not None else ())
-    fraction = number * jnp.uint32(0x9E3779B9) + view.count.astype(jnp.uint32) * jnp.uint32(0x6C078965)
+    refresh = jnp.searchsorted(jnp.asarray(clock.times), view.count)
+    fraction = number * jnp.uint32(0x9E3779B9) + refresh.astype(jnp.uint32) * jnp.uint32(0x6C078965)
     return (fraction >> 8).astype(jnp.float32) / 2**24
 
 

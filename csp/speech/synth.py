@@ -7,6 +7,7 @@ speech and every test can rely on. The same seed gives the same corpus, to the s
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,8 @@ def speak(
             raise ValueError(f"{out} holds another corpus, {before}: choose another folder, or remove it")
         return wanted
     command = [sys.executable, "-m", "csp.speech.synth", out, *order.values()]
+    out.mkdir(parents=True, exist_ok=True)
+    writing.atomically(out / ORDER, [json.dumps(order).encode()], overwrite=True)
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as child:
@@ -84,7 +87,6 @@ def speak(
             raise
     if child.returncode:
         raise DataError(f"{out}: the corpus could not be spoken: {complaint.strip().splitlines()[-1:]}")
-    writing.atomically(out / ORDER, [json.dumps(order).encode()], overwrite=True)
     return wanted
 
 
@@ -106,11 +108,14 @@ def _generator(seed: int, part: int, number: int) -> np.random.Generator:
 
 def main(out: Path, grammar: str, count: int, rate: int, seed: int) -> None:
     voice_of, voices = _engine()
+    asked_by = os.getppid()
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for part, order in enumerate(_orders(count, voices)):
         (out / order.split).mkdir(exist_ok=True)
         for number in range(order.count):
+            if os.getppid() != asked_by:
+                raise SystemExit("nobody waits any more")
             voice = order.voices[number % len(order.voices)]
             rng = _generator(seed, part, number)  # whatever a voice does, the next sentence is the same
             text, style = GRAMMARS[grammar](rng), Style.draw(rng)

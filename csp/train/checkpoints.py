@@ -17,7 +17,7 @@ from csp.formats import FormatError, header, tensor, writing
 from csp.formats.header import Piece
 
 log = logging.getLogger("csp")
-VERSION = 1
+VERSION = 2  # of what a training carries
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _DTYPES = tensor.DTYPE_OF | {
     "I64": np.dtype(np.int64),
@@ -85,7 +85,9 @@ def newest(folder: Path, strict: bool = False) -> tuple[Path, dict[str, Any]] | 
 
 def load(path: Path, like: Any) -> Any:
     """The tree; everything that does not fit `like` is named at once, and nothing is loaded."""
-    arrays, _ = _read(path)
+    arrays, about = _read(path)
+    if about["version"] < VERSION:
+        raise ValueError(f"{path} is of an older csp: finish its run with that one, or begin another with --out DIR")
     return _fill(path, like, arrays)
 
 

@@ -23,7 +23,7 @@ class Data:
     Args:
       train: manifest or LibriSpeech folder; or a text, one sentence a line, which may be compressed (.gz, .xz, .bz2).
       valid: likewise; the split `valid_split` of `train` by default.
-      test: likewise; "" for none.
+      test: likewise.
       train_split, valid_split, test_split: which split of a manifest, or which "a,b"; "" for all of it. The test may
         have no recording that is trained on.
       synth: a grammar, "digits" or "commands": speak a corpus of `count` utterances in place of all that.
@@ -254,10 +254,13 @@ def _given(path: Path, depth: int) -> dict[str, Any]:
 
 
 def _forget_target(before: dict[str, Any], said: Mapping[str, Any]) -> None:
-    """Whoever asks for N:M does not mean the share of zeros that stood there before."""
+    """Whoever asks for N:M, or for a dense model, does not mean the share of zeros that stood there before."""
     new, old = said.get("sparsity"), before.get("sparsity")
-    if isinstance(new, Mapping) and isinstance(old, dict) and is_fixed(new.get("structure", "")):
-        for key in {"target", "targets"} - set(new):
+    if not (isinstance(new, Mapping) and isinstance(old, dict)):
+        return
+    if is_fixed(new.get("structure", "")) or new.get("method") == "dense":
+        forgotten = {"target", "targets"} | ({"structure"} if new.get("method") == "dense" else set())
+        for key in forgotten - set(new):
             old.pop(key, None)
 
 

@@ -53,6 +53,8 @@ def prune(
     said = Sparsity(method="one_shot", target=sparsity, structure=structure, metric=metric)
     if not said.is_fixed and sparsity is None:
         raise ConfigError(f"--sparsity is needed for structure {structure!r}, such as --sparsity 0.9")
+    if said.is_fixed and sparsity is not None:
+        raise ConfigError(f"--sparsity {sparsity}, and --structure {structure}, which has its own: name one of them")
     about = {"pruned_from": model.name}
     if kind_of(model) == lmfile.KIND:
         language.prune(model, out, dataclasses.replace(said, method=pruning.CALIBRATED), text, about)

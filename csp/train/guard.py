@@ -7,6 +7,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Stopped(Exception):
     """The run was asked to stop, and has saved what it has."""
 
@@ -31,9 +36,9 @@ class Stop:
             signal.signal(number, before)  # type: ignore[arg-type]
 
     def check(self) -> None:
-        """For what is long, and before the first step."""
+        """For what is long, before there is a step to finish."""
         if self.asked:
-            raise Stopped("stopped before the first step")
+            raise Stopped("stopped while the data were read")
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

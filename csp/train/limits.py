@@ -47,9 +47,17 @@ def check(config: Any) -> Any:
             "sparsity.target is missing: say 0.9, or sparsity.method = 'dense' to prune nothing",
         ),
         (
+            sparsity.method != "dense" or not (sparsity.targets or sparsity.target is not None or sparsity.is_fixed),
+            "sparsity.method 'dense' prunes nothing: name another, such as --sparsity.method compressed_sensing",
+        ),
+        (
             sparsity.budget != GIVEN
             or (sparsity.method == "static" and sparsity.structure == "entries" and bool(train.init)),
             f"sparsity.budget {GIVEN!r} keeps the zeros of train.init: sparsity.method = 'static', structure 'entries'",
+        ),
+        (
+            sparsity.budget != GIVEN or not (sparsity.targets or sparsity.target is not None),
+            f"sparsity.budget {GIVEN!r} keeps the zeros that are there: leave sparsity.target out",
         ),
         (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
         (

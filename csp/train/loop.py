@@ -15,6 +15,7 @@ from csp.state import read_ledger
 from csp.train import checkpoints, kinds, mesh, pruning, step
 from csp.train.config import Config
 from csp.train.guard import Stop, Stopped
+from csp.train.limits import GIVEN
 from csp.train.logs import Metrics, Progress
 from csp.train.mesh import Placement
 from csp.train.step import TrainState
@@ -78,7 +79,8 @@ class Run:
                 elif at is not None:
                     params = self.task.shaped(params, at[1])
                     self.said |= {key: at[1][key] for key in at[1] if key in self.task.REMEMBERED}
-                rules = pruning.rules_of(self.config.sparsity, params, stage.target)
+                given = self.task.initial if self.config.sparsity.budget == GIVEN else params
+                rules = pruning.rules_of(self.config.sparsity, given, stage.target)
                 tx = step.optimizer(self.config, stage.steps, rules)
                 state = step.start(params, tx, self.config)._replace(position=jnp.array(position, jnp.int32))
                 self.best = {}
@@ -160,8 +162,9 @@ class Run:
         self.progress.interrupt(f"step {total}: {found.line}")
         if not _within_budget(params, rules):
             return None
-        if found.value <= self.best.get("value", float("inf")):
-            self.best = {"value": found.value, "step": int(state.step), "waited": 0}
+        value = mesh.of_the_first(found.value)
+        if value <= self.best.get("value", float("inf")):
+            self.best = {"value": value, "step": int(state.step), "waited": 0}
             if mesh.is_first():
                 checkpoints.write(self.folder / "best.safetensors", params, {"stage": stage.number} | self.best)
             mesh.after_the_first("best")
@@ -187,9 +190,9 @@ class Run:
         if retries > self.config.train.retries or saved is None or saved[1]["stage"] != stage.number:
             raise Diverged(f"{where}, {retries - 1} retries did not help: lower train.learning_rate, look at the data")
         log.warning("%s: back to %s at learning rate x %g", where, saved[0].name, scale)
-        like, refused = jax.eval_shape(lambda: state), state.refused
+        like, refused, unaligned = jax.eval_shape(lambda: state), state.refused, state.unaligned
         state = self.place.state(jax.tree.map(jnp.asarray, checkpoints.load(saved[0], like)))
-        new = {"position": position, "refused": refused, "streak": jnp.zeros_like(state.streak)}
+        new = {"position": position, "refused": refused, "unaligned": unaligned, "streak": jnp.zeros_like(state.streak)}
         return state._replace(retries=jnp.asarray(retries), scale=jnp.asarray(scale, jnp.float32), **new)
 
 
@@ -221,5 +224,5 @@ def _sparsity(params: Any) -> jax.Array:
 
 
 def _violation(rules: tuple[csp.Rule, ...], state: TrainState) -> float:
-    """The largest of any tensor: the share of its energy that the projection would cut away."""
+    """The largest of any tensor: the share of |W|_1 that the latest refresh cut away."""
     return max((note.violation for note in read_ledger(state.optimizer)), default=0.0) if rules else 0.0

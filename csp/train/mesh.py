@@ -45,6 +45,13 @@ def after_the_first(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def of_the_first(value: float) -> float:
+    """What the first process says, by which all decide alike."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+
+
 def local(tree: Any) -> Any:
     """The whole arrays, in this process's memory; all processes must ask together."""
     return jax.tree.map(_whole, tree)

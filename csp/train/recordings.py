@@ -1,6 +1,7 @@
 """How is one recording, or one file of features, read? What cannot be read is said, not raised."""
 
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -43,12 +44,13 @@ class Spoiled:
     """Recordings whose header can be read and whose sound cannot: each is named once, and more than `most` stop all."""
 
     def __init__(self, most: int):
-        self.most, self.names = most, set[str]()
+        self.most, self.names, self._lock = most, set[str](), threading.Lock()
 
     def add(self, u: Utterance, why: DataError) -> None:
-        if u.id not in self.names:
-            self.names.add(u.id)
-            log.warning("%s: %s", u.path, why)
+        with self._lock:
+            if u.id not in self.names:
+                self.names.add(u.id)
+                log.warning("%s: %s", u.path, why)
         if len(self.names) > self.most:
             raise DataError(f"{u.path}: {why}; {len(self.names)} are unreadable now, data.broken allows {self.most}")
 

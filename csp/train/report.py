@@ -95,8 +95,8 @@ def _markdown(config: Config, rows: Sequence[dict[str, Any]], found: dict[str, A
         f"- **Data**: {_source(source, speech)}, {size}"
         + "".join(f", left out of the {part}: {left}" for part, left in _left_out(data).items()),
         f"- **Licence**: {_licence(source)}",
-        f"- **Not taken steps** (NaN or spike): {last['refused']}; utterances that fitted no alignment: "
-        f"{last['unaligned']}",
+        f"- **Not taken steps** (NaN or spike): {last['refused']}"
+        + (f"; utterances that fitted no alignment: {last['unaligned']}" if speech else ""),
         f"- **Run it**: `{use}`, `csp inspect {last['file']}`",
         f"- **Trained in** {found['seconds'] / 60:.1f} minutes",
         "",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csp.train import kinds, pruning, report, session, step
-from csp.train.config import ConfigError, read
+from csp.train.config import Config, ConfigError, read
 from csp.train.corpus import Batch
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.logs import Metrics
@@ -28,8 +28,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains one recipe in every folder, each with overrides of its own; the reports."""
     configs, began = [read(recipe, more) for more in overrides], time.monotonic()
-    if len(stages(configs[0])) > 1 or configs[0].train.devices not in (0, 1) or configs[0].train.distributed:
-        raise ConfigError("a row of seeds has one target and one device: sweep it one by one")
+    if not is_possible(configs[0]):
+        raise ConfigError("a row of seeds is of recognisers, with one target, one device, no patience: one by one")
     with contextlib.ExitStack() as held:
         stop = held.enter_context(Stop())
         runs = []
@@ -40,7 +40,19 @@ def train(
             run = Run(config, out, data, stop, session.origin(config, data) | {"rows": []}, quiet=bool(runs) or quiet)
             run.metrics = held.enter_context(contextlib.closing(Metrics(out / "metrics.jsonl", 0)))
             runs.append(run)
-        return [_report(run, done, time.monotonic() - began) for run, done in zip(runs, _row(runs), strict=True)]
+        try:
+            finished = _row(runs)
+        except (Stopped, Diverged):
+            for run in runs:  # which has nothing to go on from
+                (run.out / "metrics.jsonl").unlink(missing_ok=True)
+            raise
+        return [_report(run, done, time.monotonic() - began) for run, done in zip(runs, finished, strict=True)]
+
+
+def is_possible(config: Config) -> bool:
+    """What a program of its own can do with several seeds."""
+    alone = config.sparsity.method == pruning.CALIBRATED or config.train.patience or config.train.distributed
+    return config.kind == "recogniser" and len(stages(config)) == 1 and config.train.devices in (0, 1) and not alone
 
 
 def _row(runs: list[Run]) -> list[Finished]:

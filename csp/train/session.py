@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 import tomllib
@@ -17,7 +16,7 @@ import jax
 
 from csp import formats
 from csp.formats import FormatError, writing
-from csp.train import checkpoints, kinds, logs, mesh, report
+from csp.train import checkpoints, guard, kinds, logs, mesh, report
 from csp.train.config import Config, ConfigError, as_toml, read
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
@@ -68,7 +67,7 @@ def train(
             claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
         say(f"{out}: {'making' if config.data.synth else 'reading'} the data")
-        data = kinds.of(config).prepare(config, out, stop.check)
+        data = kinds.of(config).prepare(config, out, stop.check if jax.process_count() == 1 else lambda: None)
         say(f"{data.said()}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
         if resume and at is None and (lost := logs.reached(out / "metrics.jsonl")):
@@ -142,12 +141,12 @@ def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None
     path, text = out / "config.toml", as_toml(config)
     if path.exists() and not resume:
         raise ConfigError(f"{out} holds a run: --resume goes on with it, --out DIR begins another")
-    belongs(out, config, named)
+    belongs(out, config, named, "begin another with --out DIR, or say --{key} VALUE")
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         writing.atomically(path, [text.encode()], overwrite=True)
 
 
-def belongs(out: Path, config: Config, named: Sequence[str] = ()) -> None:
+def belongs(out: Path, config: Config, named: Sequence[str], cure: str = "begin another with --out DIR") -> None:
     """The directory is empty, or that of a run of this config but for what is `named`."""
     path = out / "config.toml"
     if not path.exists():
@@ -156,10 +155,7 @@ def belongs(out: Path, config: Config, named: Sequence[str] = ()) -> None:
     after = tomllib.loads(as_toml(config))
     changed = [key for key in _different(before, after) if not key.startswith(_MAY_CHANGE) and key not in named]
     if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"{out} was begun with another {', '.join(changed[:4])}: begin another with --out DIR, or say --{key} VALUE"
-        )
+        raise ConfigError(f"{out} was begun with another {', '.join(changed[:4])}: {cure.format(key=changed[0])}")
 
 
 def _different(a: Mapping[str, Any], b: Mapping[str, Any], where: str = "") -> list[str]:
@@ -186,7 +182,7 @@ def _same(at: tuple[Path, dict[str, Any]] | None, said: dict[str, Any], named: S
 
 def _machine() -> str:
     """What rounding depends on."""
-    cores = f", {len(os.sched_getaffinity(0))} cores" if jax.default_backend() == "cpu" else ""
+    cores = f", {guard.cores()} cores" if jax.default_backend() == "cpu" else ""
     return f"jax {jax.__version__}, {jax.device_count()} {jax.devices()[0].device_kind}{cores}"
 
 

@@ -51,19 +51,20 @@ def sweep(
 
     Without a `grid` it runs those of the recipe, [[sweep]]. `together` trains the seeds of one point in one program.
     """
-    said = config.read(recipe, [*overrides, *(_overrides(next(points([grid]))) if grid else ())])
+    first = [(key, value) for key, value in next(points([grid]), []) if key != "train.seed"] if grid else []
+    said = config.read(recipe, [*overrides, *_overrides(first)])
     shared, grids = [*overrides, ("sweep", "[]")], [grid] if grid else _checked(said.sweep)
     if said.data.synth and said.kind == "recogniser":
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
+    for point in points(grids):  # before anything is trained; the spoken corpus may have moved with its sweep
+        session.belongs(out / _name(point), config.read(recipe, [*shared, *_overrides(point)]), ["data.train"])
     records = []
     for chosen in _rows(grids) if together else ([point] for point in points(grids)):
         folders = [out / _name(point) for point in chosen]
         everything = [[*shared, *_overrides(point)] for point in chosen]
-        for folder, overridden in zip(folders, everything, strict=True):
-            session.belongs(folder, config.read(recipe, overridden))
         left = [i for i, folder in enumerate(folders) if _report(folder) is None]
-        if together and len(left) > 1:
+        if together and len(left) > 1 and row.is_possible(config.read(recipe, everything[0])):
             row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
         for point, folder, overridden in zip(chosen, folders, everything, strict=True):
             begun = (folder / "config.toml").exists()

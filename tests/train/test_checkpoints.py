@@ -53,6 +53,14 @@ def test_the_newest_is_found_by_looking_and_old_ones_go(tmp_path):
     assert checkpoints.newest(tmp_path / "nowhere") is None
 
 
+def test_an_older_one_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "VERSION", 1)
+    write(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"step-000000001.safetensors is of an older csp: finish its run"):
+        checkpoints.load(checkpoints.found(tmp_path)[0].path, TREE)
+
+
 @pytest.mark.parametrize("removed", [0, 1])
 def test_killed_while_the_oldest_are_removed(removed, tmp_path):
     """FAULTS 2, 18: after the rename the new step counts; it and the best are there, however many old ones are left."""
@@ -161,10 +169,10 @@ def test_when_all_are_damaged_training_does_not_begin_anew(tmp_path):
 
 def test_a_newer_version_is_named(tmp_path, monkeypatch):
     """FAULTS 13."""
-    monkeypatch.setattr(checkpoints, "VERSION", 2)
+    monkeypatch.setattr(checkpoints, "VERSION", 99)
     write(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(FormatError, match="version 2 is newer than this csp: upgrade"):
+    with pytest.raises(FormatError, match="version 99 is newer than this csp: upgrade"):
         checkpoints.newest(tmp_path, strict=True)
 
 

@@ -78,6 +78,9 @@ def test_a_target_and_a_structure_that_has_its_own(recipe, tmp_path):
         config.read(tmp_path / "banks.toml", [("sparsity.targets", "[0.5, 0.9]")])
     with pytest.raises(ConfigError, match=r"sparsity.target is missing: say 0.9, or sparsity.method = 'dense'"):
         config.read(tmp_path / "banks.toml", [("sparsity.structure", "entries")])
+    assert config.read(tmp_path / "banks.toml", [("sparsity.method", "dense")]).sparsity.structure == "entries"
+    with pytest.raises(ConfigError, match=r"sparsity.method 'dense' prunes nothing: name another"):
+        config.read(recipe, [("sparsity.method", "dense"), ("sparsity.target", "0.5")])
 
 
 def test_what_is_no_toml_is_said(tmp_path):

@@ -14,7 +14,7 @@ from ran import StopAt, changed, history, weights
 
 from csp.cli import main
 from csp.formats import FormatError
-from csp.train import checkpoints, loop, modelfile, session
+from csp.train import checkpoints, guard, loop, modelfile, session
 from csp.train.config import ConfigError
 from csp.train.guard import Lock, Stopped
 from csp.train.listening import Listening
@@ -47,6 +47,18 @@ def test_signals_save_and_say_how_to_go_on(recipe, tmp_path):
     assert process.returncode == 75, said
     assert f"go on with: csp train {recipe} --out {out} --resume" in said
     assert checkpoints.newest(out / "checkpoints") is not None
+
+
+def test_a_signal_while_the_data_are_read_ends_with_75(recipe, tmp_path, monkeypatch, capsys):
+    class Asked(guard.Stop):
+        def __enter__(self):
+            self.asked = True
+            return super().__enter__()
+
+    monkeypatch.setattr(session, "Stop", Asked)
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 75
+    assert "stopped while the data were read; go on with: csp train" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_killed_runs_go_on(whole, recipe, tmp_path):
@@ -101,17 +113,18 @@ def test_other_data_under_a_run_is_noticed(whole, recipe, tmp_path, corpus, monk
 
 def test_other_data_and_other_cores_are_said(caplog, monkeypatch):
     """FAULTS 9, 10: sums are cut differently for another number of cores; who names the data means it."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
-    five = session._machine()
+    many = 1 + guard.cores()
+    monkeypatch.setattr(guard, "cores", lambda: many)
+    others = session._machine()
     monkeypatch.undo()
-    at = (Path("step-4"), {"data": "a", "machine": five})
-    session._same(at, {"data": "a", "machine": five}, [])
+    at = (Path("step-4"), {"data": "a", "machine": others})
+    session._same(at, {"data": "a", "machine": others}, [])
     assert not caplog.text
     session._same(at, {"data": "b", "machine": session._machine()}, ["data.train"])
     assert "resuming on jax" in caplog.text
-    assert f"begun on {five}: not bit for bit the same" in caplog.text
+    assert f"begun on {others}: not bit for bit the same" in caplog.text
     with pytest.raises(ConfigError, match=r"was trained on other recordings or transcripts: .* name data.train anew"):
-        session._same(at, {"data": "b", "machine": five}, ["train.batch"])
+        session._same(at, {"data": "b", "machine": others}, ["train.batch"])
 
 
 def test_nan_in_a_row_go_back_and_then_give_up(recipe, tmp_path, monkeypatch, caplog):

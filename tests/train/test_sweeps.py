@@ -6,7 +6,7 @@ import pytest
 from ran import history
 
 from csp.cli import main
-from csp.train import guard, session
+from csp.train import guard, loop, session
 
 
 def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
@@ -43,6 +43,30 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, mon
     monkeypatch.setattr(session, "train", stopped)
     assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), "--sparsity", "0.5"]) == 75
     assert "stopped at step 3; the same command goes on" in capsys.readouterr().err
+
+
+def test_seeds_together_that_are_stopped_can_go_on_alone(recipe, tmp_path, monkeypatch):
+    """They have no checkpoints, and leave no log that says they had."""
+    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--json"]
+    look = loop.Run.look
+
+    def stop(run, *rest):
+        look(run, *rest)
+        raise guard.Stopped("enough")
+
+    monkeypatch.setattr(loop.Run, "look", stop)
+    assert main([*arguments, "--together"]) == 75
+    assert (tmp_path / "row" / "0" / "config.toml").exists()
+    assert not (tmp_path / "row" / "0" / "metrics.jsonl").exists()
+
+
+def test_the_order_of_seeds_speaks_no_other_corpus(recipe, tmp_path, monkeypatch):
+    spoken = []
+    monkeypatch.setattr("csp.speech.synth.speak", lambda *order: spoken.append(order) or tmp_path / "manifest.tsv")
+    monkeypatch.setattr(session, "train", lambda *rest, **more: (_ for _ in ()).throw(guard.Stopped("here")))
+    synth = ["--data.synth", "digits", "--data.train", "", "--seeds", "3,0", "--sparsity", "0.5"]
+    assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), *synth]) == 75
+    assert [order[-1] for order in spoken] == [0]
 
 
 def test_a_sparsity_that_a_structure_has_itself_is_refused(recipe, tmp_path, capsys):
