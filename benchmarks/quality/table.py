@@ -21,6 +21,7 @@ from matplotlib import pyplot
 
 OUT = Path("results")
 OURS = "compressed_sensing"
+HIGHEST = 0.4  # the rate of what is drawn: others did not learn
 Column = tuple[str, str, float]  # head, structure, target
 
 
@@ -195,15 +196,17 @@ def _chance(p: float) -> str:
 
 
 def _picture(records: list[dict[str, Any]], out: Path) -> None:
-    """WER against the share of zeros, entries only; a bar is two standard errors over seeds."""
+    """WER against the share of zeros, entries only; a bar is two standard errors over seeds. Up to HIGHEST."""
     heads = sorted({r["head"] for r in records})
     targets = sorted({r["target"] for r in records if r["structure"] == "entries" and r["target"]})
-    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.4), squeeze=False, sharey=True)
+    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.4), squeeze=False)
     for axis, head in zip(axes[0], heads, strict=True):
         lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for record in records:
             if record["head"] == head and record["structure"] == "entries":
                 lines[record["row"]].append(record)
+        lines = {row: [r for r in many if r["wer"][MAIN] < HIGHEST] for row, many in lines.items()}
+        lines = {row: many for row, many in lines.items() if many}
         for number, (row, many) in enumerate(lines.items()):
             rate = 100 * np.array([r["wer"][MAIN] for r in many])
             if row == "dense":
@@ -211,16 +214,18 @@ def _picture(records: list[dict[str, Any]], out: Path) -> None:
                 continue
             error = 200 * np.array([r["error"][MAIN] or 0.0 for r in many])
             places = [targets.index(r["target"]) + 0.02 * (number - len(lines) / 2) for r in many]
-            style = {"linewidth": 2.6, "color": "C3", "zorder": 3} if row == OURS else {"linewidth": 1.2}
+            own = {"linewidth": 2.6, "color": "crimson", "zorder": 3}
+            style = own if row == OURS else {"linewidth": 1.2, "color": pyplot.cm.tab20(2 * number % 20 + number // 10)}
             axis.errorbar(places, rate, error, label=_plain(row), capsize=3, marker="o", markersize=4, **style)
         axis.set(title=f"{head}: connected digits in noise", xlabel="weights that are zero", yscale="log")
         axis.set_xticks(range(len(targets)), [f"{100 * t:g} %" for t in targets])
-        axis.set_yticks([0.5, 1, 2, 3, 5, 10, 20], ["0.5", "1", "2", "3", "5", "10", "20"])
+        axis.set_yticks([0.5, 1, 2, 3, 5, 10, 20, 30], ["0.5", "1", "2", "3", "5", "10", "20", "30"])
         axis.yaxis.minorticks_off()
         rates = [100 * r["wer"][MAIN] for many in lines.values() for r in many]
-        axis.set_ylim(0.8 * min(rates), 1.25 * max(rates))
+        axis.set_ylim(0.8 * min(rates), 1.6 * max(rates))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, ncols=2)
+        axis.set_xlim(-0.4, len(targets) - 0.6)
+        axis.legend(fontsize=8, ncols=2, loc="upper left")
     axes[0][0].set_ylabel("words wrong, %")
     figure.tight_layout()
     figure.savefig(out, dpi=130)
