@@ -60,8 +60,9 @@ def compress(
       gram: path -> X^T X [in, in], from inputs X of that layer. Where one is given, the weights that stay are fitted to
         it.
       solver: `magnitude`, `wanda`, `sparsegpt`, `admm` or `trimmed` of this module. By default `magnitude` for a
-        parameter without Gram matrix, `wanda` for metric activation, and `admm` for the others. Rank takes the
-        truncated singular value decomposition, whitened by the Gram matrix.
+        parameter without Gram matrix, `wanda` for metric activation, and `admm` for the others. A rank has none: it
+        takes the truncated singular value decomposition, whitened by the Gram matrix, or scaled by the sizes of the
+        inputs alone for metric activation.
       sparsity: for rules that do not say.
       worth: path -> what each entry is worth, by a metric that was observed elsewhere, such as Fisher's; its rule's
         metric says how the worths of a unit add up. Weights stay as they are.
@@ -76,7 +77,9 @@ def compress(
     leaves, treedef = jax.tree.flatten(params)
     kept = _joint_budgets(targets, leaves, worth)
     for target in targets:
-        w, share = jnp.asarray(leaves[target.index], jnp.float32), kept.get(target.index)
+        leaf, share = jnp.asarray(leaves[target.index]), kept.get(target.index)
+        w = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        _check_options(target, gram.get(target.path), worth.get(target.path), solver)
         if target.path in worth:
             support = _projection(target, share).support(jnp.asarray(worth[target.path]), target.rule.metric.pool)
             new = shrinkage.hard(w, support)
@@ -153,18 +156,33 @@ def _eliminate(w: jax.Array, upper: jax.Array, keep: jax.Array, begin: jax.Array
 
 def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver | None, kept: int | None) -> jax.Array:
     rule = target.rule
-    if gram is not None and w.ndim != 2:
-        raise ValueError(f"{target.path!r} has shape {target.shape}: a Gram matrix is for a matrix [in, out]")
+    gram = None if gram is None else jnp.asarray(gram, w.dtype)
     if isinstance(target.structure, Rank):
-        factors = lowrank.factor(w, target.kept) if gram is None else lowrank.factor_whitened(w, target.kept, gram)
-        return lowrank.dense(factors)
+        if gram is None:
+            return lowrank.dense(lowrank.factor(w, target.kept))
+        if rule.metric.name == "activation":
+            return lowrank.dense(lowrank.factor_scaled(w, target.kept, jnp.sqrt(jnp.diag(gram))))
+        return lowrank.dense(lowrank.factor_whitened(w, target.kept, gram))
     project = _projection(target, kept)
     chosen = solver or _solver_for(rule, gram)
     if gram is None and chosen is not magnitude:
         raise ValueError(
             f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
         )
-    return chosen(w, jnp.eye(1) if gram is None else jnp.asarray(gram, jnp.float32), project)
+    return chosen(w, jnp.eye(1) if gram is None else gram, project)
+
+
+def _check_options(target: Target, gram: Any, worth: Any, solver: Solver | None) -> None:
+    path, shape = target.path, target.shape
+    if gram is not None and (len(shape) != 2 or jnp.shape(gram) != (shape[0], shape[0])):
+        raise ValueError(
+            f"{path!r} has shape {shape} and a Gram matrix of shape {jnp.shape(gram)}: of a matrix [in, out] it is "
+            "X.T @ X, [in, in]"
+        )
+    if worth is not None and jnp.shape(worth) != shape:
+        raise ValueError(f"{path!r} has shape {shape}, its worth {jnp.shape(worth)}: one number for each entry")
+    if isinstance(target.structure, Rank) and (worth is not None or solver is not None):
+        raise ValueError(f"{path!r}: a rank is chosen by singular values, without worth and solver")
 
 
 def _projection(target: Target, kept: int | None) -> Projection:

@@ -143,7 +143,7 @@ def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:
         rule=None if note is None else note.rule,
         asked=None if note is None else note.asked,
         reached=float(zeros) if rank is None else 1 - rank * sum(leaf.shape[-2:]) / math.prod(leaf.shape[-2:]),
-        violation=None if note is None else note.violation,
+        violation=None if note is None or rank is not None else note.violation,  # nobody measures a rank's
         bytes=_bytes(leaf, structure, rank),
     )
 

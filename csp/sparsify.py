@@ -38,7 +38,8 @@ def sparsify(
         every matrix that is not an embedding, an output layer or a positional term, entry by entry.
       method: how the weights get there; `methods.compressed_sensing(steps)` by default.
       sparsity: the final fraction of zeros, for rules that do not say.
-      steps: the length of training, where no `method` says it.
+      steps: the length of training in updates, where no `method` says it; within `optax.MultiSteps(..., k)` it is one
+        for k batches.
       nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free;
         "skip" leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises.
 

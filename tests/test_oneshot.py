@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import csp
-from csp import Rule, budgets, metrics, oneshot, structures
+from csp import Rule, budgets, lowrank, metrics, oneshot, structures
 
 SOLVERS = (oneshot.magnitude, oneshot.wanda, oneshot.sparsegpt, oneshot.admm, oneshot.trimmed)
 STRUCTURES = (
@@ -102,6 +102,34 @@ def test_rank_is_whitened_by_the_gram_matrix(layer):
     assert oneshot.relative_error(w, whitened["w"], gram) < oneshot.relative_error(w, plain["w"], gram)
 
 
+def test_a_rank_by_the_sizes_of_its_inputs_alone(layer):
+    """Worse than by all that the Gram matrix says; and what `csp.lowrank` calls scaled."""
+    w, gram = layer
+    errors = []
+    for metric, known in (
+        (metrics.magnitude(), {}),
+        (metrics.activation(), {"w": gram}),
+        (metrics.magnitude(), {"w": gram}),
+    ):
+        rule = Rule("w", structures.rank(), metric=metric, sparsity=0.5)
+        new = csp.compress({"w": w}, rule, gram=known)
+        csp.verify(new, rule)
+        errors.append(float(oneshot.relative_error(w, new["w"], gram)))
+    assert errors[2] < min(errors[:2])
+    scaled = lowrank.dense(lowrank.factor_scaled(w, int(structures.rank_for(w.shape, 0.5)), jnp.sqrt(jnp.diag(gram))))
+    assert errors[1] == pytest.approx(float(oneshot.relative_error(w, scaled, gram)), rel=1e-5)
+
+
+def test_what_stays_keeps_all_its_bits():
+    with jax.enable_x64(True):
+        w = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)))
+        rule = Rule("w", structures.entries(), sparsity=0.5)
+        for worth in (None, {"w": jnp.abs(w)}):
+            new = csp.compress({"w": w}, rule, worth=worth)["w"]
+            assert new.dtype == jnp.float64
+            np.testing.assert_array_equal(new[new != 0], w[new != 0])
+
+
 def test_joint_budget_is_exact_in_total():
     keys = jax.random.split(jax.random.key(0), 2)
     params = {"a": jax.random.normal(keys[0], (20, 10)), "b": 3 * jax.random.normal(keys[1], (16, 16))}
@@ -123,6 +151,14 @@ def test_dtype_and_other_parameters_stay():
         (Rule("w", structures.entries(), sparsity=0.5), {"solver": oneshot.admm}, "'w': admm needs"),
         (Rule("w", structures.entries(), metric=metrics.taylor(), sparsity=0.5), {}, "cannot tell taylor"),
         (Rule("w", structures.entries(), sparsity=0.5), {"gram": {"w": jnp.full((8, 8), jnp.nan)}}, "'w' has NaN"),
+        (Rule("w", structures.entries(), sparsity=0.5), {"gram": {"w": jnp.eye(7)}}, r"'w' .*X.T @ X, \[in, in\]"),
+        (
+            Rule("w", structures.entries(), sparsity=0.5),
+            {"worth": {"w": jnp.ones(8)}},
+            "'w' .*one number for each entry",
+        ),
+        (Rule("w", structures.rank(), sparsity=0.5), {"worth": {"w": jnp.ones((8, 8))}}, "'w': a rank is chosen by"),
+        (Rule("w", structures.rank(), sparsity=0.5), {"solver": oneshot.magnitude}, "'w': a rank is chosen by"),
         (
             Rule("w", structures.rows(), sparsity=0.5),
             {"gram": {"w": jnp.eye(8)}, "solver": oneshot.sparsegpt},

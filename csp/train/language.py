@@ -158,8 +158,7 @@ class Language(task.Task):
         """By what these batches say."""
         sparsity, model = self.config.sparsity, calibrate.Model(self.losses, self._grams)
         if sparsity.structure == "rank":
-            if target is None:
-                raise ConfigError("sparsity.target is needed: the fraction of the bytes that factors save")
+            assert target is not None  # the fraction of the bytes that factors save: configs without one are refused
             params, norms = calibrate.factor(model, params, some, sparsity.metric, target, said.get("norms"))
             return params, said | {"ranks": lmfile.ranks_of(params), "norms": norms}
         rules = pruning.rules_of(sparsity, params, target)

@@ -20,10 +20,11 @@ LONG = (3, 7, 30)
 LEAVES = {path: trial.LEAVES[path] for path in ("entries", "banks")}
 
 
-def rules_for(steps: int) -> tuple[csp.Rule, ...]:
+def rules_for(steps: int, freeze: int) -> tuple[csp.Rule, ...]:
     """The entries along a schedule of their own, which no method knows."""
     entries, banks = trial.make_rules(LEAVES, None)
-    schedule = schedules.cubic(0.75, begin=0, end=(steps + 1) // 2)
+    end = min((steps + 1) // 2, freeze)
+    schedule = schedules.cubic(0.75, begin=0, end=end) if end else schedules.constant(0.75)
     return csp.Rule("entries", entries.structure, sparsity=schedule), banks
 
 
@@ -42,8 +43,9 @@ def turns() -> list[tuple[str, int, int]]:
 
 @pytest.mark.parametrize(("name", "steps", "every"), turns())
 def test_any_length_and_period(name, steps, every):
-    rules = rules_for(steps)
-    tx = csp.sparsify(optax.sgd(0.05, momentum=0.9), *rules, method=trial.make_method(name, steps, every))
+    method = trial.make_method(name, steps, every)
+    rules = rules_for(steps, method.clock.end)
+    tx = csp.sparsify(optax.sgd(0.05, momentum=0.9), *rules, method=method)
     params = trial.make_params(LEAVES)
     params, _ = trial.compiled(functools.partial(trial.train, tx, steps=steps), params)(params)
     assert_on_budget(params, rules, steps)

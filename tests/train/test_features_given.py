@@ -34,6 +34,9 @@ steps = 8
 batch = 4
 checkpoint_every = 4
 evaluate_every = 4
+
+[sparsity]
+target = 0.5
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 from ran import history
 
 from csp.cli import main
-from csp.train import guard, loop, session
+from csp.train import guard, row, session
 
 
 def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
@@ -47,15 +47,14 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, mon
 
 def test_seeds_together_that_are_stopped_can_go_on_alone(recipe, tmp_path, monkeypatch):
     """They have no checkpoints, and leave no log that says they had."""
-    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--json"]
-    look = loop.Run.look
 
-    def stop(run, *rest):
-        look(run, *rest)
+    def stop(runs):
+        runs[0].metrics.write({"step": 20})
         raise guard.Stopped("enough")
 
-    monkeypatch.setattr(loop.Run, "look", stop)
-    assert main([*arguments, "--together"]) == 75
+    monkeypatch.setattr(row, "_row", stop)
+    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--together"]
+    assert main(arguments) == 75
     assert (tmp_path / "row" / "0" / "config.toml").exists()
     assert not (tmp_path / "row" / "0" / "metrics.jsonl").exists()
 
