@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-_PIECES = 30  # bits of the largest number that count
+_BITS = 30  # bits of the largest number that count
 
 
 def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
@@ -25,7 +25,7 @@ def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
     _, exponent = jnp.frexp(largest)
     unknown = jnp.where(exponent > 2**20, 1, 0)  # zero, but a compiler that knew the grid would cancel it
     sums, left = jnp.zeros((), x.dtype), jnp.ldexp(x, -exponent)  # of at most 1
-    for piece in range(-(-_PIECES // bits)):
+    for piece in range(-(-_BITS // bits)):
         grid = jnp.ldexp(jnp.asarray(1.5, x.dtype), carry - piece * bits + unknown)
         part = (left + grid) - grid  # the multiple of the grid's last bit that is nearest
         sums, left = sums + jnp.sum(part, axis=axes), left - part

@@ -124,9 +124,8 @@ def _tried(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     for path in sorted(cells.RESULTS.glob(f"*/*/{cells.TRIAL}-*/0.json.gz")):
         result = cells.load(path)
         cell = Cell.named(result["cell"])
-        method, number = cell.row.split("-")[1:]
-        setting = rows.TRIALS[method][int(number)]
-        lines.append((cell._replace(row=method), setting, result["valid"]))
+        setting = rows.trial(cell.row)
+        lines.append((cell._replace(row=setting["sparsity.method"]), setting, result["valid"]))
     own = {cell: found[cell] for cell, _, _ in lines if cell in found}
     lines += [(cell, rows.TRIALS[cell.row][0], result["valid"]) for cell, result in own.items()]
     return [

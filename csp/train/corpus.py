@@ -55,6 +55,11 @@ class Corpus(NamedTuple):
     def lengths(self) -> np.ndarray:
         return np.array([len(x) for x in self.audio])
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Of labels."""
+        return np.array([len(row) for row in self.labels])
+
     def sound(self, row: int) -> np.ndarray:
         """Of one utterance; nothing of one that can no longer be read."""
         x = self.audio[row]
@@ -185,8 +190,8 @@ class Batches(Ahead):
         order = np.argsort(lengths, kind="stable")
         parts = max(1, min(buckets, len(order) // size))
         self.buckets = [np.sort(part) for part in np.array_split(order, parts)]
-        labels = np.array([len(row) for row in corpus.labels])
-        self.shapes = [(int(lengths[bucket].max()), int(labels[bucket].max())) for bucket in self.buckets]
+        counts = corpus.counts
+        self.shapes = [(int(lengths[bucket].max()), int(counts[bucket].max())) for bucket in self.buckets]
         self.per_epoch = sum(len(bucket) // size for bucket in self.buckets)
         self._plan: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
 
@@ -211,12 +216,12 @@ def in_order(corpus: Corpus, size: int, buckets: int = 4) -> Iterator[tuple[np.n
     """Every utterance once, (rows, batch): the shortest first, the last batches padded with nothing."""
     lengths = corpus.lengths
     order = np.argsort(lengths, kind="stable")
-    labels = np.array([len(row) for row in corpus.labels])
+    counts = corpus.counts
     for part in np.array_split(order, max(1, min(buckets, len(order) // size))):
-        longest = max(int(lengths[part].max()), 1)
+        longest, most = max(int(lengths[part].max()), 1), max(int(counts[part].max()), 1)
         for first in range(0, len(part), size):
             rows = part[first : first + size]
-            yield rows, pad(corpus, rows, longest, max(int(labels[part].max()), 1), size)
+            yield rows, pad(corpus, rows, longest, most, size)
 
 
 def pad(

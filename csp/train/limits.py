@@ -15,6 +15,7 @@ def is_fixed(structure: Any) -> bool:
 def check(config: Any) -> Any:
     """The config, or an error that names the value."""
     train, data, sparsity = config.train, config.data, config.sparsity
+    asked = bool(sparsity.targets) or sparsity.target is not None
     for holds, what in [
         (
             train.steps > 0 or (train.steps == 0 and sparsity.method == "calibrated"),
@@ -36,18 +37,18 @@ def check(config: Any) -> Any:
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
         (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
         (
-            not (sparsity.is_fixed and (sparsity.targets or sparsity.target is not None)),
+            not (sparsity.is_fixed and asked),
             f"sparsity.target, and structure {sparsity.structure!r}, which has its own: name one of them, "
             "such as --sparsity.structure entries",
         ),
         (
-            bool(sparsity.method == "dense" or sparsity.is_fixed or sparsity.targets or sparsity.rules or config.sweep)
-            or sparsity.target is not None
+            asked
+            or bool(sparsity.method == "dense" or sparsity.is_fixed or sparsity.rules or config.sweep)
             or sparsity.budget == GIVEN,
             "sparsity.target is missing: say 0.9, or sparsity.method = 'dense' to prune nothing",
         ),
         (
-            sparsity.method != "dense" or not (sparsity.targets or sparsity.target is not None or sparsity.is_fixed),
+            sparsity.method != "dense" or not (asked or sparsity.is_fixed),
             "sparsity.method 'dense' prunes nothing: name another, such as --sparsity.method compressed_sensing",
         ),
         (
@@ -56,7 +57,7 @@ def check(config: Any) -> Any:
             f"sparsity.budget {GIVEN!r} keeps the zeros of train.init: sparsity.method = 'static', structure 'entries'",
         ),
         (
-            sparsity.budget != GIVEN or not (sparsity.targets or sparsity.target is not None),
+            sparsity.budget != GIVEN or not asked,
             f"sparsity.budget {GIVEN!r} keeps the zeros that are there: leave sparsity.target out",
         ),
         (not (config.features.given and data.synth), "features.given and data.synth: nothing is spoken as features"),
