@@ -84,28 +84,27 @@ def test_what_is_no_sound_is_refused(bad, tmp_path):
         audio.read(tmp_path / "a.wav")
 
 
+def forged(path, at: int, value: int, size: int):
+    """A recording whose header says another number there."""
+    soundfile.write(path, tone(), RATE, subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    raw[at : at + size] = value.to_bytes(size, "little")
+    path.write_bytes(raw)
+    return path
+
+
 @pytest.mark.parametrize("channels", [0, 65535])
 def test_channels_that_cannot_be_are_refused(channels, tmp_path):
     """FAULTS 47."""
-    path = tmp_path / "a.wav"
-    soundfile.write(path, tone(), RATE, subtype="PCM_16")
-    raw = bytearray(path.read_bytes())
-    raw[22:24] = channels.to_bytes(2, "little")
-    path.write_bytes(raw)
     with pytest.raises(DataError, match=r"a\.wav"):
-        audio.read(path, RATE)
+        audio.read(forged(tmp_path / "a.wav", 22, channels, 2), RATE)
 
 
 @pytest.mark.parametrize("rate", [0, 1, 1000, 2**31 - 1])
 def test_rates_are_checked_before_resampling(rate, tmp_path):
     """FAULTS 47."""
-    path = tmp_path / "a.wav"
-    soundfile.write(path, tone(), RATE, subtype="PCM_16")
-    raw = bytearray(path.read_bytes())
-    raw[24:28] = rate.to_bytes(4, "little")
-    path.write_bytes(raw)
     with pytest.raises(DataError, match=r"samples a second: csp reads|is no recording"):
-        audio.read(path, RATE)
+        audio.read(forged(tmp_path / "a.wav", 24, rate, 4), RATE)
 
 
 @pytest.mark.parametrize(
