@@ -26,6 +26,10 @@ RESULTS = HERE / "results"
 NOISE = {"5 to 20 dB": (5.0, 20.0), "10 dB": (10.0, 10.0), "0 dB": (0.0, 0.0)}  # of the tests; training has the first
 MAIN = "5 to 20 dB"
 SENTENCES = {"train": 3000, "valid": 1500, "test": 1600}
+HEADS: dict[str, rows.Setting] = {  # so that both have 0.2 to 0.4 million weights
+    "ctc": {"model.head": "ctc"},
+    "transducer": {"model.head": "transducer", "model.predictor": 64, "model.joint": 64},
+}
 WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
 SENTENCES_FILE = "sentences.json.gz"
 TRIAL = "trial"  # a folder of results that chose a setting, on validation words only
@@ -46,7 +50,7 @@ class Cell(NamedTuple):
     def named(cls, said: str) -> "Cell":
         """The cell that prints as `said`."""
         found = re.fullmatch(r"(\w+)/(\w+)-([\d.]+)/([^/]+)/(\d+)", said)
-        if not found:
+        if not found or found[1] not in HEADS:
             raise SystemExit(f"{said!r} is no cell such as ctc/entries-0.9/gradual/0 or ctc/12of128-0.90625/gradual/0")
         head, structure, target, row, seed = found.groups()
         return cls(head, re.sub(r"(\d)of(\d)", r"\1:\2", structure), float(target), row, int(seed))
@@ -58,14 +62,14 @@ class Cell(NamedTuple):
     def overrides(self, corpus: Path) -> list[tuple[str, str]]:
         """What this cell changes in the recipe, as `csp train` takes it."""
         said: dict[str, Any] = {
-            "model.head": self.head,
             "train.seed": self.seed,
             "train.evaluate_every": 0,
             "data.train": str(corpus),
             "data.cache": True,
             "decode.values": "f32",
             "sparsity.structure": self.structure,
-        } | ({} if ":" in self.structure else {"sparsity.target": self.target})
+        } | HEADS[self.head]
+        said |= {} if ":" in self.structure else {"sparsity.target": self.target}
         said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
         if said["sparsity.method"] == "dense":
             said = {key: value for key, value in said.items() if key not in ("sparsity.structure", "sparsity.target")}
@@ -144,8 +148,13 @@ def _work(folder: Path, overrides: list[tuple[str, str]]) -> float:
     frozen = read.sparsity.options.get("freeze", rows.FREEZES.get(read.sparsity.method, 0.0))
     third = [1.0 if (i + 1) / len(living) <= frozen else d for i, d in enumerate(living)]
     steps = read.train.steps / config.read(RECIPE).train.steps
-    size = _size(read.model) / _size(config.read(RECIPE, [("model.head", toml(read.model.head))]).model)
+    size = _size(read.model) / _size(_model(read.model.head))
     return steps * size * sum(2 * d + g for d, g in zip(living, third, strict=True)) / (3 * len(living))
+
+
+def _model(head: str) -> models.ModelConfig:
+    """The recipe's, with this head."""
+    return config.read(RECIPE, [(key, toml(value)) for key, value in HEADS[head].items()]).model
 
 
 def _size(model: models.ModelConfig) -> int:
@@ -155,7 +164,7 @@ def _size(model: models.ModelConfig) -> int:
 
 def _narrow(head: str, target: float) -> dict[str, int]:
     """The widths of the widest dense model with no more weights than the sparse one keeps."""
-    read = config.read(RECIPE, [("model.head", toml(head))]).model
+    read = _model(head)
     keep = (1 - target) * _size(read)
     every = [dict.fromkeys(("width", "predictor", "joint"), w) for w in range(2, 129, 2)]
     return [widths for widths in every if _size(dataclasses.replace(read, **widths)) <= keep][-1]

@@ -84,8 +84,8 @@ TRIALS: dict[str, list[Setting]] = {
 ROWS: dict[str, Setting] = {
     "dense": {"sparsity.method": "dense"},
     "small_dense": {"sparsity.method": "dense", "small": True},
-    "one_shot": {"sparsity.method": "one_shot", "train.spike": 1e9},  # its one projection is one
-    "l1": {"sparsity.method": "l1", "train.spike": 1e9},  # so too
+    "one_shot": {"sparsity.method": "one_shot"},
+    "l1": {"sparsity.method": "l1"},
     "gradual": TRIALS["gradual"][0],
     "gradual_to_half_time": TRIALS["gradual"][2],
     "gradual_regrowth": TRIALS["gradual"][4],

@@ -94,7 +94,8 @@ class Run:
                     yield Finished(stage, found, rules, int(state.refused), int(state.unaligned))
 
     def _stage(self, stage: Stage, rules: tuple[csp.Rule, ...], tx: Any, state: TrainState) -> TrainState:
-        take = self.place.compiled(step.make(self.task.loss, self.config.train, tx), state)
+        leaps = step.leaps(self.config, stage.steps, rules)
+        take = self.place.compiled(step.make(self.task.loss, self.config.train, tx, leaps), state)
         done = stage.steps if self._enough() else int(state.step)
         if done == 0:
             self._save(stage, state)  # the disk can be written, before anything is lost

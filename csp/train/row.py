@@ -59,7 +59,7 @@ def _row(runs: list[Run]) -> list[Finished]:
     config, stage = runs[0].config, stages(runs[0].config)[0]
     rules = pruning.rules_of(config.sparsity, runs[0].task.initial, stage.target)
     tx = step.optimizer(config, stage.steps, rules)
-    one = step.make(runs[0].task.loss, config.train, tx)
+    one = step.make(runs[0].task.loss, config.train, tx, step.leaps(config, stage.steps, rules))
     seeds = jnp.array([run.config.train.seed for run in runs])
 
     def take(state: TrainState, batch: Batch, seed: Any) -> tuple[TrainState, step.Info]:

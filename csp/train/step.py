@@ -1,5 +1,6 @@
 """What is one step of training? A loss, its gradient, an update; or nothing, if the numbers have gone wrong."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ Loss = Callable[[Params, Array, Any], tuple[Array, tuple[Array, Array]]]  # its 
 SETTLE = 20  # accepted steps before a loss can be called a spike
 SMALL = 0.05  # nats a label: a model that is nearly perfect may be surprised
 SLOW = 0.98
+LEAP = 0.5  # of the way to the budget in one refresh: what was usual before is not usual after it
 
 
 class TrainState(NamedTuple):
@@ -77,16 +79,31 @@ def start(params: Params, tx: optax.GradientTransformationExtraArgs, config: Con
     return jax.tree.map(jnp.array, TrainState(params, tx.init(params), average, **scalars))
 
 
+def leaps(config: Config, steps: int, rules: tuple[csp.Rule, ...]) -> tuple[int, ...]:
+    """How many accepted steps there are when the method has just taken, or given back, most of the weights at once."""
+    if not rules:
+        return ()
+    method = pruning.method_of(config.sparsity, steps)
+    progress = [0.0, *(float(method.ramp(time)) for time in method.clock.times)]
+    taken = zip(method.clock.times, itertools.pairwise(progress), strict=True)
+    return tuple(time + 1 for time, (before, after) in taken if abs(after - before) > LEAP)
+
+
 def make(
-    loss_of: Loss, train: Train, tx: optax.GradientTransformationExtraArgs
+    loss_of: Loss, train: Train, tx: optax.GradientTransformationExtraArgs, leaps: tuple[int, ...] = ()
 ) -> Callable[..., tuple[TrainState, Info]]:
-    """step(state, batch, seed) -> (state, info), to be compiled; the seed is the config's unless it is given."""
+    """step(state, batch, seed) -> (state, info), to be compiled; the seed is the config's unless it is given.
+
+    After each of `leaps` the usual loss is learned anew.
+    """
+    begins = jnp.array((0, *leaps), jnp.int32)
 
     def step(state: TrainState, batch: Any, seed: Any = None) -> tuple[TrainState, Info]:
         key = jax.random.fold_in(jax.random.key(train.seed if seed is None else seed), state.position)
         (loss, unaligned), grads = _gradient(loss_of, train.accumulate, state.params, key, batch)
         norm = jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in jax.tree.leaves(grads)))
-        spiked = (state.step >= SETTLE) & (loss > train.spike * jnp.maximum(state.usual, SMALL))
+        since = state.step - jnp.max(jnp.where(begins <= state.step, begins, 0))
+        spiked = (since >= SETTLE) & (loss > train.spike * jnp.maximum(state.usual, SMALL))
         good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~spiked
 
         def accept(params, optimizer, average):
@@ -98,7 +115,7 @@ def make(
 
         kept = (state.params, state.optimizer, state.average)
         params, optimizer, average = jax.lax.cond(good, accept, lambda *kept: kept, *kept)
-        share = jnp.minimum(SLOW, state.step / (state.step + 1))
+        share = jnp.minimum(SLOW, since / (since + 1))
         state = state._replace(
             params=params,
             optimizer=optimizer,

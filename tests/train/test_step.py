@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import csp
 from csp import models
 from csp.models import ModelConfig
 from csp.train import modelfile, objective, pruning, step
@@ -31,11 +32,11 @@ def batch(seed=0) -> Batch:
     )
 
 
-def begin(config=CONFIG):
+def begin(config=CONFIG, leaps=()):
     structure, params = models.create(config.model, 8, 5)
     setup = modelfile.setup(config, structure, np.zeros(8, np.float32), np.ones(8, np.float32))
     tx = step.optimizer(config, config.train.steps, pruning.rules_of(config.sparsity, params, config.sparsity.target))
-    return jax.jit(step.make(partial(objective.loss, setup), config.train, tx)), step.start(params, tx, config)
+    return jax.jit(step.make(partial(objective.loss, setup), config.train, tx, leaps)), step.start(params, tx, config)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,24 @@ def test_a_loss_a_thousand_times_the_usual_is_not_followed(begun):
     assert info.loss > 20 * step.SMALL
     assert take(settled._replace(step=jnp.array(0, jnp.int32)), batch())[1].good
     assert take(settled._replace(usual=info.loss), batch())[1].good
+
+
+def test_after_the_method_took_most_weights_at_once_the_usual_loss_is_learned_anew():
+    from dataclasses import replace
+
+    rule = (csp.Rule(".*"),)
+    sudden = replace(CONFIG, sparsity=Sparsity(method="one_shot", target=0.98))
+    assert step.leaps(sudden, 100, rule) == (51,)
+    assert step.leaps(replace(CONFIG, sparsity=Sparsity(method="gradual", target=0.98)), 100, rule) == ()
+    assert len(step.leaps(replace(CONFIG, sparsity=Sparsity(method="acdc", target=0.98)), 1000, rule)) == 11
+    assert step.leaps(sudden, 100, ()) == ()
+
+    take, state = begin(sudden, leaps=(30,))
+    low = jnp.array(1e-3, jnp.float32)
+    at = {n: state._replace(step=jnp.array(n, jnp.int32), usual=low) for n in (29, 30, 49, 50)}
+    assert [bool(take(before, batch())[1].good) for before in at.values()] == [False, True, True, False]
+    after, info = take(at[30], batch())
+    assert after.usual == info.loss
 
 
 def test_parts_of_a_batch_sum_to_the_whole():
