@@ -1,24 +1,30 @@
 """How many utterances a second does training eat? A dense step, a csp step, the same LSTM in PyTorch, the input.
 
-Targets: csp over dense >= 0.95, over many steps, refreshes included; the input at least five times as fast as the step.
+Targets: csp over dense >= 0.95, over many steps, refreshes included; the input at least five times as fast as the step,
+also where the recordings do not fit into memory and are decoded again for every batch.
 The model is that of configs/fsdd.toml; PyTorch's part is left out where it is not installed.
 """
 
 import itertools
+import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
+import soundfile
 from _timing import options, save, show
 
 from csp import models
 from csp.speech.manifest import Utterance
+from csp.speech.tokens import Tokens
 from csp.train import config, corpus, modelfile, objective, pruning, step
 from csp.train.corpus import Corpus
 
 BATCH, SECONDS, LABELS, VOCABULARY = 16, 2.5, 6, 11
+FILES = {"wav": {}, "flac": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
 
 
 def main() -> None:
@@ -36,6 +42,7 @@ def main() -> None:
             rates[name].append(run())
     found = {name: float(np.median(many)) for name, many in rates.items()}
     found["pipeline"] = _pipeline(batches)
+    found |= {f"pipeline, {name} on disk": _from_disk(read, name) for name in FILES}
     records = [
         {"what": name, "utterances_per_second": rate, "over_dense": rate / found["dense"]}
         for name, rate in found.items()
@@ -114,6 +121,21 @@ def _torch(read, steps: int = 40):
         return steps * BATCH / (time.perf_counter() - start)
 
     return run
+
+
+def _from_disk(read, name: str, count: int = 256) -> float:
+    """As `_pipeline`, of files that are not kept in memory."""
+    made = _corpus(count)
+    with tempfile.TemporaryDirectory() as folder:
+        lines = ["path\ttext"]
+        for number, x in enumerate(made.audio):
+            soundfile.write(f"{folder}/{number}.{name}", x, read.features.rate, **FILES[name])
+            lines.append(f"{number}.{name}\tONE TWO")
+        manifest = Path(folder, "manifest.tsv")
+        manifest.write_text("\n".join(lines) + "\n")
+        here = replace(read, data=replace(read.data, memory=0))
+        found = corpus.load(str(manifest), "", here, Tokens("words", ("ONE", "TWO")), training=True)
+        return _pipeline(corpus.Batches(found, BATCH, 1, 0), 100)
 
 
 def _pipeline(batches, count: int = 2000) -> float:

@@ -220,3 +220,37 @@ def test_cached_features_are_those_of_every_step(loaded, read, request):
     small = dataclasses.replace(cached, data=dataclasses.replace(cached.data, memory=1000))
     with pytest.raises(DataError, match=r"more than data\.memory 1000 bytes"):
         load(small, where, vocabulary)
+
+
+def test_a_header_that_lies_makes_no_batch_wider(loaded, read, tmp_path, caplog):
+    """FAULTS 43: it claims two to the 36 samples, of which a test would have a batch of two terabytes."""
+    for name in ("a.wav", "liar.flac", "b.wav"):
+        audio.write(tmp_path / name, 0.1 * np.random.default_rng(0).normal(size=8000), 8000)
+    raw = bytearray((tmp_path / "liar.flac").read_bytes())
+    raw[21:26] = bytes([raw[21] | 15, 255, 255, 255, 255])
+    (tmp_path / "liar.flac").write_bytes(raw)
+    where = put(tmp_path, "a.wav\tONE", "liar.flac\tONE", "b.wav\tONE")
+    small = dataclasses.replace(read, data=dataclasses.replace(read.data, broken=0.4))
+    found = load(small, where, loaded[0], training=False)
+    assert [u.path.name for u in found.utterances] == ["a.wav", "b.wav"]
+    assert found.dropped == {"unreadable": 1}
+    assert found.lengths.tolist() == [8000, 8000]
+    assert "liar.flac cannot be read" in caplog.text
+    with pytest.raises(DataError, match="1 of 3 recordings are unreadable"):
+        load(read, where, loaded[0], training=False)
+
+
+@pytest.mark.parametrize("memory", [2**30, 1000])
+def test_rates_may_be_mixed_and_all_are_heard_at_the_recipes(memory, loaded, read, tmp_path):
+    """The same second of 440 Hz at five rates, kept in memory or read again."""
+    rates = (8000, 11_025, 16_000, 44_100, 48_000)
+    for rate in rates:
+        audio.write(tmp_path / f"{rate}.flac", 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
+    where = put(tmp_path, *(f"{rate}.flac\tONE" for rate in rates))
+    found = load(dataclasses.replace(read, data=dataclasses.replace(read.data, memory=memory)), where, loaded[0])
+    assert np.abs(found.lengths - 8000).max() <= 1
+    assert [u.duration for u in found.utterances] == pytest.approx([1.0] * 5, abs=2e-4)
+    batch = corpus.pad(found, range(5), int(found.lengths.max()), 1, 5)
+    right = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
+    for x in batch.x:
+        assert np.abs(x[500:7500] / 32767 - right[500:7500]).max() < 2e-3

@@ -1,5 +1,6 @@
 """FAULTS 19, 21, 22: what a step does when its numbers go wrong, and what it must not do."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 import csp
 from csp import models
 from csp.models import ModelConfig
-from csp.train import modelfile, objective, pruning, step
+from csp.train import loop, modelfile, objective, pruning, step
 from csp.train.config import Config, Data, Features, Sparsity, Train
 from csp.train.corpus import Batch
 
@@ -85,8 +86,6 @@ def test_a_loss_a_thousand_times_the_usual_is_not_followed(begun):
 
 
 def test_after_the_method_took_most_weights_at_once_the_usual_loss_is_learned_anew():
-    from dataclasses import replace
-
     rule = (csp.Rule(".*"),)
     sudden = replace(CONFIG, sparsity=Sparsity(method="one_shot", target=0.98))
     assert step.leaps(sudden, 100, rule) == (51,)
@@ -103,8 +102,6 @@ def test_after_the_method_took_most_weights_at_once_the_usual_loss_is_learned_an
 
 
 def test_parts_of_a_batch_sum_to_the_whole():
-    from dataclasses import replace
-
     whole, parts = begin(), begin(replace(CONFIG, train=replace(CONFIG.train, accumulate=2)))
     _, one = whole[0](whole[1], batch())
     _, two = parts[0](parts[1], batch())
@@ -121,9 +118,66 @@ def test_an_empty_batch_is_harmless(begun):
     assert all(np.isfinite(w).all() for w in jax.tree.leaves(after.params))
 
 
-def test_dense_runs_are_plain_adamw():
-    from dataclasses import replace
+def given(params, key, grad):
+    """A loss of one label whose gradient is the batch."""
+    return jnp.sum(params["w"] * grad), (jnp.ones(()), jnp.zeros((), jnp.int32))
 
+
+def walk(train, grads, rules=()):
+    """The state before the first step and after each, and what each said."""
+    config = Config(data=CONFIG.data, train=train, sparsity=CONFIG.sparsity)
+    tx = step.optimizer(config, train.steps, rules)
+    take = jax.jit(step.make(given, train, tx))
+    states, said = [step.start({"w": jnp.asarray(START)}, tx, config)], []
+    for grad in grads:
+        state, info = take(states[-1], grad)
+        states.append(state)
+        said.append(info)
+    return states, said
+
+
+HALF = csp.Rule("w", csp.structures.entries(), sparsity=0.5)
+START = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+NORMS = (9, 0.5, 40, 3, 1)
+GRADS = [n * START[::-1] * (-1) ** i / np.linalg.norm(START) for i, n in enumerate(NORMS)]
+
+
+@pytest.mark.parametrize("clip", [2.0, 0.0])
+def test_what_adamw_gets_is_the_clipped_gradient(clip):
+    """Written down in float64; 0 clips nothing."""
+    train = Train(steps=5, learning_rate=0.1, weight_decay=0.1, clip=clip)
+    states, said = walk(train, GRADS)
+    rate = step.schedule(Config(train=train), 5)
+    w, m, v = START.astype(np.float64), 0.0, 0.0
+    for t, (g, state, info) in enumerate(zip(GRADS, states[1:], said, strict=True)):
+        norm = np.linalg.norm(g)
+        assert info.norm == pytest.approx(norm, rel=1e-6)  # as it was
+        g = g * min(1, clip / norm) if clip else g
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        w = w - float(rate(t)) * (adam + 0.1 * w)
+        assert np.allclose(state.params["w"], w, rtol=1e-4, atol=1e-5)
+    other, _ = walk(replace(train, clip=2.0 - clip), GRADS)
+    assert np.abs(other[-1].params["w"] - w).max() > 1e-2
+
+
+def test_averages_follow_their_recurrence_and_are_projected():
+    """Step by step in NumPy; a refused step adds nothing; what would be delivered lies on the support."""
+    grads = [*GRADS * 3, np.full((8, 4), np.nan), *GRADS[:3]]
+    states, said = walk(Train(steps=18, learning_rate=0.1, ema=0.75), grads, (HALF,))
+    assert [n for n, info in enumerate(said) if not info.good] == [15]
+    average = START.astype(np.float64)
+    for state, info in zip(states[1:], said, strict=True):
+        w = np.asarray(state.params["w"], np.float64)
+        average = 0.75 * average + 0.25 * w if info.good else average
+        assert np.allclose(state.average["w"], average, rtol=1e-5, atol=1e-6)
+    assert np.count_nonzero(w) == 16 < np.count_nonzero(average)
+    found = loop.finished(states[-1])["w"]
+    assert np.array_equal(found, np.where(w != 0, states[-1].average["w"], 0))
+    assert not np.allclose(found, w)
+
+
+def test_dense_runs_are_plain_adamw():
     take, state = begin(replace(CONFIG, sparsity=Sparsity(method="dense")))
     after, info = take(state, batch())
     assert info.good
