@@ -16,6 +16,7 @@ RATES = (4_000, 192_000)
 CHANNELS = 16
 LOUDEST = 100.0  # a float file may exceed 1 a little
 _BLOCK = 1 << 16
+_DENSEST = 100  # samples of a byte; Opus has 64 where it is at its worst
 _ALLOWED = {
     "WAV": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"),
     "WAVEX": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"),
@@ -39,9 +40,13 @@ class Info(NamedTuple):
 
 
 def describe(path: str | Path) -> Info:
-    """The header of a recording, checked."""
-    with _open(Path(path)) as file:
-        return Info(file.samplerate, file.channels, max(file.frames, 0))
+    """The header of a recording, checked; samples that so few bytes can hardly hold are counted."""
+    path = Path(path)
+    with _open(path) as file:
+        said = Info(file.samplerate, file.channels, max(file.frames, 0))
+        if said.frames > _DENSEST * path.stat().st_size:
+            return said._replace(frames=sum(map(len, _pieces(file, path, 0.0, None))))
+    return said
 
 
 def read(path: str | Path, rate: int | None = None, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
@@ -71,7 +76,10 @@ def _pieces(file, path: Path, offset: float, duration: float | None) -> Iterator
     if offset:
         _seek(file, path, round(offset * own))
     while wanted is None or have < wanted:
-        block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
+        try:
+            block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
+        except RuntimeError:
+            raise DataError(f"{path} cannot be read behind its first {have} samples: it is damaged") from None
         if not len(block):
             break
         x = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]

@@ -1,5 +1,8 @@
 """FAULTS 42-48: recordings that are none, that lie about themselves, or that are of a kind nobody should send."""
 
+import contextlib
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
@@ -63,15 +66,53 @@ def test_what_is_no_recording_is_named(raw, tmp_path):
         audio.read(tmp_path / "missing.wav")
 
 
-def test_a_header_is_not_believed(tmp_path):
-    """FAULTS 43: a header of four gigabytes before a second of sound."""
-    path = tmp_path / "liar.wav"
+def liar(path):
+    """Half a second of sound, and a header of four gigabytes (WAV) or of two to the 36 samples (FLAC)."""
     soundfile.write(path, tone(), RATE, subtype="PCM_16")
     raw = bytearray(path.read_bytes())
-    at = raw.index(b"data") + 4
-    raw[at : at + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    if path.suffix == ".wav":
+        at = raw.index(b"data") + 4
+        raw[at : at + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    else:
+        raw[21:26] = bytes([raw[21] | 15, 255, 255, 255, 255])
     path.write_bytes(raw)
-    assert len(audio.read(path)) <= len(tone()) + 1
+    return path
+
+
+@pytest.mark.parametrize("name", ["liar.wav", "liar.flac"])
+def test_a_header_is_not_believed(name, tmp_path):
+    """FAULTS 43: what is allocated is that of a few blocks, whatever the header says."""
+    path = liar(tmp_path / name)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            assert len(audio.read(path)) <= len(tone()) + 1
+        with contextlib.suppress(DataError):
+            assert audio.describe(path).frames <= len(tone()) + 1
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_few_bytes_of_much_silence_are_counted(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(10**6, np.float32), RATE)
+    assert (tmp_path / "a.flac").stat().st_size < 10**4
+    assert audio.describe(tmp_path / "a.flac").frames == len(audio.read(tmp_path / "a.flac")) == 10**6
+
+
+@pytest.mark.parametrize("spoil", ["cut", "turned"])
+def test_a_recording_damaged_behind_its_header_is_named(spoil, tmp_path):
+    """FAULTS 42."""
+    soundfile.write(tmp_path / "a.flac", 0.1 * np.random.default_rng(0).normal(size=RATE), RATE)
+    raw = bytearray((tmp_path / "a.flac").read_bytes())
+    half = len(raw) // 2
+    if spoil == "cut":
+        raw = raw[:half]
+    else:
+        raw[half] ^= 255
+    (tmp_path / "a.flac").write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.flac cannot be read behind its first \d+ samples: it is damaged"):
+        audio.read(tmp_path / "a.flac")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
