@@ -61,7 +61,7 @@ class Recogniser(nnx.Module):
         encoders = {"lstm": LSTMEncoder, "conformer": Conformer}
         if config.encoder not in encoders or config.head not in ("transducer", "ctc"):
             raise ValueError(f"model.encoder is 'lstm' or 'conformer', model.head 'transducer' or 'ctc'; not {config}")
-        self.config = config
+        self.config, self.vocabulary = config, vocabulary
         self.encoder = encoders[config.encoder](config, inputs, rngs)
         self.transducer = Transducer(config, vocabulary, rngs) if config.head == "transducer" else None
         helped = config.head == "ctc" or config.ctc_weight > 0
@@ -72,8 +72,16 @@ class Recogniser(nnx.Module):
         return self.encoder(y_BxTxF.astype(self.config.dtype), frames_B)
 
     def loss(self, y_BxTxF: Array, frames_B: Array, labels_BxU: Array, count_B: Array) -> tuple[Array, Array]:
-        """Loss of each utterance, and which utterances have an alignment; that of the others is 0."""
-        h_BxTxD, frames_B = self.encode(y_BxTxF, frames_B)
+        """Loss of each utterance, and which utterances have an alignment; that of the others is 0.
+
+        A label that the vocabulary does not have makes a loss NaN: it must not pass for another label.
+        """
+        loss_B, fits_B = self._loss(*self.encode(y_BxTxF, frames_B), labels_BxU, count_B)
+        there_BxU = jnp.arange(labels_BxU.shape[1]) < count_B[:, None]
+        wrong_BxU = there_BxU & ((labels_BxU < 1) | (labels_BxU >= self.vocabulary))
+        return jnp.where(wrong_BxU.any(1), jnp.nan, loss_B), fits_B
+
+    def _loss(self, h_BxTxD: Array, frames_B: Array, labels_BxU: Array, count_B: Array) -> tuple[Array, Array]:
         if self.transducer is None:
             assert self.ctc is not None
             return self.ctc.loss(h_BxTxD, frames_B, labels_BxU, count_B)

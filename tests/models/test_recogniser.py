@@ -1,5 +1,7 @@
 """Encoders and heads: padding does not leak, streaming models do not look ahead, decoding is what it says."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,13 +107,14 @@ def test_matrices_are_two_dimensional(model):
     assert all(w.ndim <= 2 for w in jax.tree.leaves(model[2]))
 
 
-def test_bfloat16_computes_and_parameters_stay_float32():
-    config = ModelConfig(**SMALL, dtype="bfloat16")
-    structure, params = models.create(config, INPUTS, VOCABULARY)
-    plain, _ = models.create(ModelConfig(**SMALL), INPUTS, VOCABULARY)
+@pytest.mark.parametrize("name", ["lstm transducer", "conformer transducer"])
+def test_bfloat16_computes_and_parameters_stay_float32(name):
+    structure, params = models.create(dataclasses.replace(CONFIGS[name], dtype="bfloat16"), INPUTS, VOCABULARY)
+    plain, _ = models.create(CONFIGS[name], INPUTS, VOCABULARY)
     low, _ = call(structure, params, "loss", *batch())
     high, _ = call(plain, params, "loss", *batch())
     assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(params))
+    assert low.dtype == jnp.float32
     assert np.allclose(low, high, rtol=0.05)
     assert call(structure, params, "encode", *batch()[:2])[0].dtype == jnp.bfloat16
 
@@ -133,6 +136,22 @@ def test_more_labels_than_frames_have_no_ctc_alignment():
     assert not any(np.any(g != 0) for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize("head", ["ctc", "transducer"])
+def test_a_label_beyond_the_vocabulary_has_no_plausible_loss(head):
+    """FAULTS 25: optax's CTC gives it a number; here it is NaN, the others' losses are theirs, and a filler is none."""
+    structure, params = models.create(CONFIGS[f"lstm {head}"], INPUTS, VOCABULARY)
+    y, frames, _, _ = batch(B=4)
+    good = jnp.array([[1, 2, VOCABULARY - 1], [3, 4, 5], [6, 1, 1], [2, 3, 4]])
+    bad = good.at[0, 1].set(VOCABULARY).at[1, 2].set(999).at[2, 0].set(0).at[3, 2].set(VOCABULARY)
+    frames, counts = jnp.array([24, 17, 12, 20]), jnp.array([3, 3, 3, 2])
+    right, _ = call(structure, params, "loss", y, frames, good, counts)
+    found, fits = call(structure, params, "loss", y, frames, bad, counts)
+    assert fits.all()
+    assert np.isfinite(right).all()
+    assert np.isnan(found).tolist() == [True, True, True, False]
+    assert np.isclose(found[3], right[3], rtol=1e-5)
+
+
 def test_ctc_is_optaxs_on_what_fits():
     structure, params = models.create(CONFIGS["lstm ctc"], INPUTS, VOCABULARY)
     y, frames, labels, counts = batch()
@@ -152,9 +171,10 @@ def test_greedy_ctc_collapses():
         assert tokens[i, : counts[i]].tolist() == right
 
 
-@pytest.mark.parametrize("name", ["lstm transducer", "conformer transducer"])
+@pytest.mark.parametrize("name", ["lstm transducer", "conformer transducer", "conformer whole"])
 def test_greedy_transducer_is_the_plain_loop(name):
-    structure, params = models.create(CONFIGS[name], INPUTS, VOCABULARY, seed=3)
+    config = dataclasses.replace(CONFIGS[name], head="transducer")
+    structure, params = models.create(config, INPUTS, VOCABULARY, seed=3)
     params["transducer"]["output"]["bias"] = params["transducer"]["output"]["bias"].at[0].set(-0.2)
     y, frames, *_ = batch(seed=5)
     tokens, counts = call(structure, params, "greedy", y, frames)
