@@ -11,7 +11,7 @@ from ran import changed, weights
 
 from csp import formats, models
 from csp.cli import main
-from csp.train import modelfile, objective, session
+from csp.train import checkpoints, modelfile, objective, session
 from csp.train.config import ConfigError
 
 
@@ -59,8 +59,17 @@ def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsy
 
 def test_averages_are_delivered_on_the_support(recipe, tmp_path):
     overrides = [("train.ema", "0.5"), ("decode.values", "f32"), ("model.dtype", "bfloat16"), ("train.accumulate", "2")]
+    overrides.append(("train.evaluate_every", "0"))
     found = session.train(recipe, tmp_path / "run", overrides, quiet=True)
     assert found["pruned_density"] == pytest.approx(0.25, abs=0.01)
+    arrays, _ = checkpoints._read(checkpoints.newest(tmp_path / "run" / "checkpoints")[0])
+    given = checkpoints._flatten(modelfile.load(tmp_path / "run" / "model.safetensors").params)
+    moved = 0
+    for name, w in given.items():
+        last, average = arrays[f"params/{name}"], arrays[f"average/{name}"]
+        assert np.array_equal(w, np.where(last != 0, average, 0)), name
+        moved += not np.array_equal(w, last)
+    assert moved
 
 
 def test_a_teacher_is_followed(whole, recipe, tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import csp
 from csp import models
 from csp.models import ModelConfig
-from csp.train import loop, modelfile, objective, pruning, step
-from csp.train.config import Config, Data, Features, Sparsity, Train
+from csp.train import evaluate, loop, modelfile, objective, pruning, step
+from csp.train.config import Config, Data, Decode, Features, Sparsity, Train
 from csp.train.corpus import Batch
 
 MODEL = ModelConfig(layers=1, width=8, predictor=8, joint=8, stack=2)
@@ -175,6 +175,55 @@ def test_averages_follow_their_recurrence_and_are_projected():
     found = loop.finished(states[-1])["w"]
     assert np.array_equal(found, np.where(w != 0, states[-1].average["w"], 0))
     assert not np.allclose(found, w)
+
+
+def conformer(steps, rate, **said):
+    model = replace(MODEL, encoder="conformer", width=16, stack=4, heads=2, kernel=3, chunk=2, left=1, **said)
+    train = replace(CONFIG.train, steps=steps, learning_rate=rate)
+    return replace(CONFIG, model=model, train=train, sparsity=Sparsity(method="dense"))
+
+
+def plain_speech() -> Batch:
+    """Features of which one is loud while a label is said, two labels each."""
+    labels = np.array([[1, 2], [2, 3], [3, 1], [3, 4]], np.int32)
+    x = 2 * np.eye(8, dtype=np.float32)[labels.repeat(12, axis=1)]
+    return Batch(x, np.full(4, 24, np.int32), labels, np.full(4, 2, np.int32))
+
+
+def test_a_conformer_in_bfloat16_steps_near_the_loss_of_float32():
+    """At the same parameters, which stay float32 with all else that is kept."""
+    config = conformer(9, 1e-2, head="ctc")
+    structure, _ = models.create(config.model, 8, 5)
+    setup = modelfile.setup(config, structure, np.zeros(8, np.float32), np.ones(8, np.float32))
+    right = jax.jit(partial(objective.loss, setup))
+    take, begun = begin(conformer(9, 1e-2, head="ctc", dtype="bfloat16"))
+    losses, state = [], begun
+    for _ in range(4):
+        total, (labels, _) = right(state.params, jax.random.key(0), plain_speech())
+        state, info = take(state, plain_speech())
+        assert info.good
+        assert info.loss != total / labels
+        assert np.isclose(info.loss, total / labels, rtol=0.02)
+        losses.append(info.loss)
+    assert losses[-1] < 0.8 * losses[0]
+    assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, begun)
+    assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(state.params))
+
+
+def test_a_conformer_with_the_whole_context_learns_a_transducer():
+    """Four utterances by heart; then greedy and beam search hear them, compiled."""
+    config, speech = conformer(120, 2e-2, streaming=False), plain_speech()
+    take, state = begin(config)
+    for _ in range(120):
+        state, info = take(state, speech)
+    assert info.loss < 0.1
+    structure, _ = models.create(config.model, 8, 5)
+    setup = modelfile.setup(config, structure, np.zeros(8, np.float32), np.ones(8, np.float32))
+    for beam in (1, 3):
+        hear = evaluate.decoder(setup._replace(config=replace(config, decode=Decode(beam=beam))))
+        tokens, counts = hear(state.params, speech.x, speech.samples)
+        said = [line[:count].tolist() for line, count in zip(tokens, counts, strict=True)]
+        assert said == speech.labels.tolist()
 
 
 def test_dense_runs_are_plain_adamw():
