@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from csp.formats import writing
-from csp.speech import audio, manifest
+from csp.speech import audio, manifest, orders
 from csp.speech.errors import DataError
 from csp.speech.manifest import Utterance
 
@@ -32,17 +32,25 @@ def connect(
 ) -> Path:
     """Writes `counts[split]` sentences of `words` words each, their manifest, and recordings.tsv: of what each is made.
 
+    Sentences that are there already are kept.
+
     Args:
       source: a manifest of single words with speakers and splits.
       out: a folder for the sentences.
-      counts: of each split.
+      counts: of each split; a split of none is left out.
       words: fewest and most of a sentence.
       rate: samples a second.
       seed: of everything random.
       held_out: a speaker whose recordings are for the test, and nobody else's are.
       noise: lowest and highest signal-to-noise ratio, in decibels, of white noise that is added to every sentence.
     """
-    if (out / "manifest.tsv").exists():
+    counts = {split: count for split, count in counts.items() if count}
+    if not counts or min(counts.values()) < 0:
+        raise ValueError(f"{counts or 'no'} sentences: ask for some")
+    if noise is not None and not noise[0] <= noise[1]:
+        raise ValueError(f"noise of {noise[0]:g} to {noise[1]:g} decibels: the lowest stands first, such as 5,20")
+    order = {"counts": counts, "words": words, "rate": rate, "seed": seed, "held_out": held_out, "noise": noise}
+    if orders.there(out, order):
         return out / "manifest.tsv"
     pools = _pools(manifest.read(source), counts, held_out)
     rng, found, made = np.random.default_rng(seed), [], []

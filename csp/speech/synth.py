@@ -6,7 +6,6 @@ speech and every test can rely on. The same seed gives the same corpus, to the s
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -16,13 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp.formats import writing
-from csp.speech import audio, formants, manifest
+from csp.speech import audio, formants, manifest, orders
 from csp.speech.errors import DataError
 from csp.speech.manifest import Utterance
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
-ORDER = "order.json"  # beside a manifest: what was asked for
 _NOISE = 1e-3  # a floor under digital silence
 
 
@@ -69,14 +66,9 @@ def speak(
     `check` is called now and then, and may raise.
     """
     wanted, order = out / "manifest.tsv", {"grammar": grammar, "count": count, "rate": rate, "seed": seed}
-    if wanted.exists():
-        before = json.loads((out / ORDER).read_text()) if (out / ORDER).exists() else order
-        if before != order:
-            raise ValueError(f"{out} holds another corpus, {before}: choose another folder, or remove it")
+    if orders.there(out, order):
         return wanted
     command = [sys.executable, "-m", "csp.speech.synth", out, *order.values()]
-    out.mkdir(parents=True, exist_ok=True)
-    writing.atomically(out / ORDER, [json.dumps(order).encode()], overwrite=True)
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as child:

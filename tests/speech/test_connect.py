@@ -1,8 +1,11 @@
 """Sentences of single words: the right words, one speaker, and no recording in two splits."""
 
+import json
+
 import numpy as np
 import pytest
 
+from csp.cli import main
 from csp.speech import audio, connect, manifest
 from csp.speech.errors import DataError
 
@@ -65,6 +68,55 @@ def test_the_same_seed_says_the_same_and_noise_is_as_loud_as_asked(words, tmp_pa
     clean = audio.read(manifest.read(a)[0].path)
     assert manifest.read(a)[0].text == u.text
     assert 10 * np.log10(np.mean(clean**2) / np.mean((x - clean) ** 2)) == pytest.approx(10, abs=0.5)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_command_line_connects_twice_the_same(words, tmp_path, capsys):
+    said = ["--train", "3", "--valid", "0", "--test", "2", "--rate", "16000", "--seed", "7", "--noise", "5,20"]
+    assert main(["data", "connect", str(words), str(tmp_path / "a"), *said]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a' / 'manifest.tsv'}\n"
+    assert main(["data", "connect", str(words), str(tmp_path / "b"), *said, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"manifest": str(tmp_path / "b" / "manifest.tsv")}
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    found = manifest.read(tmp_path / "a" / "manifest.tsv")
+    assert [u.id for u in found] == ["train-00000", "train-00001", "train-00002", "test-00000", "test-00001"]
+    assert {audio.describe(u.path)[:2] for u in found} == {(16_000, 1)}
+    assert {str(name) for name in files(tmp_path / "a")} == {
+        "manifest.tsv",
+        "order.json",
+        "recordings.tsv",
+        *(f"{u.split}/{u.id[-5:]}.flac" for u in found),
+    }
+    before = files(tmp_path / "a")
+    assert main(["data", "connect", str(words), str(tmp_path / "a"), *said]) == 0  # it is there
+    capsys.readouterr()
+    assert main(["data", "connect", str(words), str(tmp_path / "a"), *said, "--seed", "8"]) == 2
+    assert "holds another corpus" in capsys.readouterr().err
+    assert files(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "why"),
+    [
+        (["--noise", "loud"], 2, "--noise 'loud' is no LOW,HIGH, such as 5,20"),
+        (["--noise", "20,5"], 2, "noise of 20 to 5 decibels: the lowest stands first"),
+        (["--rate", "1"], 2, "1 samples a second: csp reads 4000 to 192000"),
+        (["--seed", "-1"], 2, "seed -1 must not be negative"),
+        (["--train", "-3"], 2, "'train': -3"),
+        (["--train", "0", "--valid", "0", "--test", "0"], 2, "no sentences: ask for some"),
+        (["--held-out", "zoe"], 4, "has no recordings for split 'test'"),
+    ],
+)
+def test_what_cannot_be_connected_is_one_line(said, code, why, words, tmp_path, capsys):
+    assert main(["data", "connect", str(words), str(tmp_path / "out"), "--train", "2", *said]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("csp data: ")
+    assert why in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "manifest.tsv").exists()
 
 
 def test_a_split_without_recordings_is_named(words, tmp_path):
