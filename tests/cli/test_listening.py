@@ -1,15 +1,19 @@
-"""csp transcribe and csp bench, as somebody types them: files, pipes, threads, and what goes wrong."""
+"""csp transcribe, csp eval and csp bench, as somebody types them: files, pipes, threads, and what goes wrong."""
 
 import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import recognisers
 
 from csp.cli import main
+from csp.speech import audio
+from csp.speech.features import LogMel
+from csp.train import recognise
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +133,70 @@ def test_other_rates_channels_and_samples_are_heard(model, tmp_path, capsys, rat
     soundfile.write(str(path), np.stack([y] * channels, axis=1), rate, subtype)
     assert main(["transcribe", "--json", str(model), str(path)]) == 0
     assert json.loads(lines(capsys)[0])["text"]
+
+
+SAID_AND_HEARD = [
+    ("test", "u5", "ann", "a b c, d e", "A B C D E"),
+    ("test", "u4", "bob", "A B C", "A D C E"),  # one substituted, one inserted
+    ("train", "u3", "bob", "A", "B B B B B"),
+    ("test", "u2", "bob", "D E", ""),  # two deleted
+    ("test", "u1", "ann", "E A", "E A B"),  # one inserted
+    ("test", "u0", "ann", "C", "C"),
+]
+
+
+def test_eval_prints_what_a_hand_counts(tmp_path, capsys, monkeypatch):
+    """Five errors in thirteen words; the worst first, of equals the first by name, and none that is right."""
+    rows = ["split\tid\tspeaker\ttext\tpath"]
+    for split, name, speaker, said, _ in SAID_AND_HEARD:
+        audio.write(tmp_path / f"{name}.wav", recognisers.sound(0.5), 8000)
+        rows.append(f"{split}\t{name}\t{speaker}\t{said}\t{name}.wav")
+    (tmp_path / "m.tsv").write_text("\n".join(rows) + "\n")
+
+    def told(*said):
+        """A recogniser that hears what it is told."""
+        texts = iter([heard for split, *_, heard in SAID_AND_HEARD if split == "test"])
+        return SimpleNamespace(
+            rate=8000,
+            model=SimpleNamespace(mel=LogMel(8000, 6), tokens=recognisers.TOKENS),
+            accept=lambda x: None,
+            finish=lambda: SimpleNamespace(text=next(texts)),
+        )
+
+    monkeypatch.setattr(recognise, "open_", told)
+    asked = ["eval", "model", "--manifest", str(tmp_path / "m.tsv"), "--split", "test"]
+    assert main(asked) == 0
+    first, _, *tables = lines(capsys)
+    low, high = (float(x.strip("%")) for x in first.split("(")[1].split(")")[0].split(" to "))
+    assert first.startswith("WER 38.46% (")
+    assert ") of 13 words: 1 substituted, 2 inserted, 2 deleted; real-time factor " in first
+    assert 0 <= low < 38.46 < high <= 100
+    assert tables == [
+        "speaker     WER  words",
+        "-------  ------  -----",
+        "ann      12.50%      8",
+        "bob      80.00%      5",
+        "",
+        "utterance  said   heard",
+        "---------  -----  -------",
+        "u2         D E",
+        "u4         A B C  A D C E",
+        "u1         E A    E A B",
+    ]
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(lines(capsys)[0])
+    assert found["wer"] == pytest.approx(5 / 13)
+    assert {key: found[key] for key in ("words", "utterances", "substitutions", "insertions", "deletions")} == {
+        "words": 13,
+        "utterances": 5,
+        "substitutions": 1,
+        "insertions": 2,
+        "deletions": 2,
+    }
+    assert found["speakers"] == {"ann": {"wer": 1 / 8, "words": 8}, "bob": {"wer": 4 / 5, "words": 5}}
+    assert [one["id"] for one in found["worst"]] == ["u2", "u4", "u1"]
+    assert found["examples"][0] == {"id": "u5", "reference": "A B C D E", "heard": "A B C D E"}
+    assert [round(100 * found[key], 2) for key in ("wer_low", "wer_high")] == [low, high]
 
 
 def test_bench_measures_every_form(model, recordings, capsys):

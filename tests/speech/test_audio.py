@@ -94,6 +94,24 @@ def test_a_header_is_not_believed(name, tmp_path):
         tracemalloc.stop()
 
 
+def test_an_hour_is_read_in_pieces(tmp_path):
+    """FAULTS 50: it takes the memory of a piece, not of the hour."""
+    minute = np.tile(tone(1.0, 8000), 60)
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 8000, 1) as file:
+        for _ in range(60):
+            file.write(minute)
+    count = 0
+    tracemalloc.start()
+    try:
+        for x, rate in audio.blocks(tmp_path / "a.flac"):
+            assert rate == 8000
+            count += len(x)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+    assert count == 3600 * 8000
+
+
 def test_few_bytes_of_much_silence_are_counted(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(10**6, np.float32), RATE)
     assert (tmp_path / "a.flac").stat().st_size < 10**4
