@@ -85,6 +85,20 @@ def test_a_loss_a_thousand_times_the_usual_is_not_followed(begun):
     assert take(settled._replace(usual=info.loss), batch())[1].good
 
 
+def test_a_label_beyond_the_vocabulary_is_not_followed(begun):
+    """FAULTS 25: should one get past the tokens."""
+    take, state = begun
+    wrong = batch().labels.copy()
+    wrong[2, 1] = 5
+    after, info = take(state, batch()._replace(labels=wrong))
+    assert not info.good
+    assert same(after.params, state.params)
+    assert int(after.refused) == 1
+    wrong[2] = batch().labels[2]
+    wrong[:, 2] = 5  # is padding
+    assert take(state, batch()._replace(labels=wrong))[1].good
+
+
 def test_after_the_method_took_most_weights_at_once_the_usual_loss_is_learned_anew():
     rule = (csp.Rule(".*"),)
     sudden = replace(CONFIG, sparsity=Sparsity(method="one_shot", target=0.98))
