@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from csp.runtime.layers import LSTM, Linear, Norm, Source, State, expect
+from csp.runtime.native import Kernels
 from csp.speech import features
+
+Turn = tuple[np.ndarray, np.ndarray]
 
 
 class LSTMEncoder:
@@ -63,8 +66,9 @@ class Conformer:
 
     def _chunk(self, h_TxF: np.ndarray, state: dict[str, Any]) -> np.ndarray:
         x_TxD = self.input(h_TxF)
+        by = turn(state["seen"] + np.arange(len(x_TxD)), self.config.width // self.config.heads)
         for block, remembered in zip(self.blocks, state["blocks"], strict=True):
-            x_TxD = block(x_TxD, remembered, state["seen"])
+            x_TxD = block(x_TxD, remembered, by)
         state["seen"] += len(x_TxD)
         return x_TxD
 
@@ -82,22 +86,26 @@ class Block:
     def start(self) -> State:
         return self.attention.start() | self.convolution.start()
 
-    def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
-        half = np.float32(0.5)
-        x_TxD = x_TxD + half * self.first(x_TxD)
-        x_TxD = x_TxD + self.attention(x_TxD, state, seen)
+    def __call__(self, x_TxD: np.ndarray, state: State, by: Turn) -> np.ndarray:
+        x_TxD = self.first(x_TxD, 0.5)
+        x_TxD = x_TxD + self.attention(x_TxD, state, by)
         x_TxD = x_TxD + self.convolution(x_TxD, state)
-        return self.norm(x_TxD + half * self.second(x_TxD))
+        return self.norm(self.second(x_TxD, 0.5))
 
 
 class FeedForward:
+    """x and a share of what the network makes of it."""
+
     def __init__(self, config: Any, source: Source, path: str):
         self.kernels, self.norm = source.kernels, Norm(source, f"{path}/norm", config.width)
         self.up = Linear(source, f"{path}/up")
+        inputs = self.up.inputs
+        expect(inputs == config.width, f"{path}/up/kernel", f"has {inputs} inputs, where {config.width} are expected")
         self.down = linear(source, f"{path}/down", self.up.outputs, config.width)
+        self.two = self.kernels.several(self.up.layer, self.down.layer)
 
-    def __call__(self, x_TxD: np.ndarray) -> np.ndarray:
-        return self.down(self.kernels.silu(self.up(self.norm(x_TxD))))
+    def __call__(self, x_TxD: np.ndarray, share: float = 1.0) -> np.ndarray:
+        return self.kernels.feed(x_TxD, self.norm.scale, self.norm.bias, self.two, share)
 
 
 class Attention:
@@ -112,16 +120,14 @@ class Attention:
         expect(config.width % (2 * config.heads) == 0, path, f"shares {config.width} among {config.heads} heads")
         made = [linear(source, f"{path}/{name}", config.width, config.width) for name in self.NAMES]
         self.query, self.key, self.value, self.out = made
+        self.three = self.kernels.several(*(part.layer for part in made[:3]))
 
     def start(self) -> State:
         return {"memory": np.zeros((2, 0, self.heads, self.width // self.heads), np.float32)}
 
-    def __call__(self, x_TxD: np.ndarray, state: State, seen: int) -> np.ndarray:
-        x_TxD = self.norm(x_TxD)
-        shape = (len(x_TxD), self.heads, self.width // self.heads)
-        by = turn(seen + np.arange(len(x_TxD)), shape[2])
-        q_TxHxE, k_TxHxE = (rotated(f(x_TxD).reshape(shape), by) for f in (self.query, self.key))
-        new = np.stack([k_TxHxE, self.value(x_TxD).reshape(shape)])
+    def __call__(self, x_TxD: np.ndarray, state: State, by: Turn) -> np.ndarray:
+        three = self.kernels.project(x_TxD, self.norm.scale, self.norm.bias, self.three)
+        q_TxHxE, *new = turned(self.kernels, three.reshape(3, len(x_TxD), self.heads, -1), by)
         memory = np.concatenate([state["memory"], new], axis=1)
         places = memory.shape[1]
         mixed_TxD = self.kernels.attend(q_TxHxE, memory, np.full(len(x_TxD), places))
@@ -162,21 +168,17 @@ def linear(source: Source, path: str, inputs: int, outputs: int) -> Linear:
     return found
 
 
-Turn = tuple[np.ndarray, np.ndarray]
-
-
 def turn(at_T: np.ndarray, size: int) -> Turn:
-    """Cosines and sines of angles that grow with the position, for heads of that size."""
+    """Cosines and sines of angles that grow with the position, for queries and then for keys of that size."""
     half = size // 2
-    angle_Tx1xE = (at_T[:, None] * 10_000.0 ** (-np.arange(half) / half))[:, None]
-    return np.cos(angle_Tx1xE).astype(np.float32), np.sin(angle_Tx1xE).astype(np.float32)
+    angle_TxE = np.tile(at_T, 2)[:, None] * 10_000.0 ** (-np.arange(half) / half)
+    return np.cos(angle_TxE).astype(np.float32), np.sin(angle_TxE).astype(np.float32)
 
 
-def rotated(x_TxHxE: np.ndarray, by: Turn) -> np.ndarray:
-    """Pairs of features turned."""
-    (cos, sin), half = by, x_TxHxE.shape[-1] // 2
-    a, b = x_TxHxE[..., :half], x_TxHxE[..., half:]
-    return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+def turned(kernels: Kernels, three: np.ndarray, by: Turn) -> np.ndarray:
+    """Queries, keys and values [3, T, H, E], of which the first two turn."""
+    both = three[:2].reshape(-1, *three.shape[2:])
+    return np.concatenate([kernels.rotate(both, *by).reshape(2, *three.shape[1:]), three[2:]])
 
 
 def _stacked(y_TxF: np.ndarray, width: int, state: dict[str, Any], name: str) -> np.ndarray:

@@ -56,6 +56,10 @@ class Linear:
         self.inputs, self.outputs = self.matrices[0].inputs, self.matrices[-1].outputs
         self.bias = source.vector(f"{path}/bias", self.outputs) if source.has(f"{path}/bias") else None
 
+    @property
+    def layer(self) -> matrix.Layer:
+        return self.matrices, self.bias
+
     def __call__(self, x_TxD: np.ndarray) -> np.ndarray:
         *before, last = self.matrices
         for w in before:

@@ -14,7 +14,7 @@ import numpy as np
 from csp import formats
 from csp.runtime import matrix, native
 from csp.runtime.decoders import log_softmax
-from csp.runtime.encoders import FeedForward, Turn, linear, rotated, turn
+from csp.runtime.encoders import FeedForward, Turn, linear, turn, turned
 from csp.runtime.layers import LSTM, Embedding, Linear, Norm, Source, expect
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import BLANK
@@ -101,14 +101,15 @@ class Block:
         width, self.size, self.rotary = config.width, config.width // config.heads, config.positions == "rotary"
         here = f"{path}/attention"
         self.kernels, self.norm = source.kernels, Norm(source, f"{here}/norm", width)
-        self.query, self.key, self.value = (Linear(source, f"{here}/{name}") for name in ("query", "key", "value"))
-        inner = self.query.outputs
-        sizes = {(part.inputs, part.outputs) for part in (self.query, self.key, self.value)}
+        three = [Linear(source, f"{here}/{name}") for name in ("query", "key", "value")]
+        self.query, self.key, self.value = three
+        inner, sizes = self.query.outputs, {(part.inputs, part.outputs) for part in three}
         expect(
             sizes == {(width, inner)} and inner % self.size == 0,
             here,
             f"has heads of {inner} numbers, {self.size} each",
         )
+        self.three = self.kernels.several(*(part.layer for part in three))
         self.out, self.heads = linear(source, f"{here}/out", inner, width), inner // self.size
         self.feed = FeedForward(config, source, f"{path}/feed")
 
@@ -117,21 +118,18 @@ class Block:
         return np.zeros((2, 0, self.heads, self.size), np.float32)
 
     def __call__(self, x_KxD: np.ndarray, by: Turn, pasts: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        y_KxD = self.norm(x_KxD)
-        said_KxGxE = np.concatenate([f(y_KxD) for f in (self.query, self.key, self.value)], axis=1)
-        said_KxGxE = said_KxGxE.reshape(len(x_KxD), 3 * self.heads, self.size)
-        both = slice(2 * self.heads)
+        three = self.kernels.project(x_KxD, self.norm.scale, self.norm.bias, self.three)
+        three = three.reshape(3, len(x_KxD), self.heads, self.size)
         if self.rotary:
-            said_KxGxE[:, both] = rotated(said_KxGxE[:, both], by)
-        q_KxHxE = said_KxGxE[:, : self.heads]
+            three = turned(self.kernels, three, by)
         counts = [past.shape[1] + 1 for past in pasts]
-        memory = np.zeros((len(x_KxD), 2, max(counts), self.heads, self.size), np.float32)
+        memory = np.empty((len(x_KxD), 2, max(counts), self.heads, self.size), np.float32)
         for k, (past, count) in enumerate(zip(pasts, counts, strict=True)):
             memory[k, :, : count - 1] = past
-            memory[k, :, count - 1] = said_KxGxE[k, self.heads :].reshape(2, self.heads, self.size)
-        x_KxD = x_KxD + self.out(self.kernels.attend(q_KxHxE, memory, np.array(counts)))
+            memory[k, :, count - 1] = three[1:, k]
+        x_KxD = x_KxD + self.out(self.kernels.attend(three[0], memory, np.array(counts)))
         kept = [memory[k, :, max(0, count - REMEMBERED) : count] for k, count in enumerate(counts)]
-        return x_KxD + self.feed(x_KxD), kept
+        return self.feed(x_KxD), kept
 
 
 class Layer:

@@ -1,5 +1,6 @@
 """What is a matrix of a model file, before kernels pack it? Its values, or codes and scales, and where they stand."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,17 @@ class Matrix(NamedTuple):
     outputs: int
     layout: str
     nbytes: int
+    held: Any
+
+
+Layer = tuple[Sequence[Matrix], np.ndarray | None]  # one matrix, or two in turn; and a bias
+
+
+class Several(NamedTuple):
+    """Layers that kernels run in one call, in whatever they hold them."""
+
+    inputs: int
+    outputs: int
     held: Any
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from csp.runtime import reference
-from csp.runtime.matrix import Coded, Matrix
+from csp.runtime.matrix import Coded, Layer, Matrix, Several
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
@@ -32,6 +32,10 @@ class _Values(ctypes.Structure):
     _fields_ += [(name, ctypes.c_int32) for name in ("layout", "floats", "inputs", "outputs")]
 
 
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, _pointer) for name in ("first", "last", "bias")]
+
+
 _LONG = ctypes.c_int64
 _KERNELS: dict[str, tuple[Any, ...]] = {
     "linear": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _pointer),
@@ -43,6 +47,9 @@ _KERNELS: dict[str, tuple[Any, ...]] = {
     "gate": (None, _pointer, _LONG, _LONG, _pointer),
     "depthwise": (None, _pointer, _LONG, _LONG, _pointer, _LONG, _pointer),
     "attend": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _LONG, _LONG, _LONG, _LONG, _pointer),
+    "project": (ctypes.c_int, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, _LONG, _pointer),
+    "feed": (ctypes.c_int, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, ctypes.c_float, _pointer),
+    "rotate": (None, _pointer, _LONG, _LONG, _LONG, _pointer, _pointer),
 }
 
 
@@ -138,6 +145,42 @@ class Native:
         places = (_at(q_RxHxE), _at(memory), _at(counts_R))
         _done(self._table.attend(*places, rows, most, heads, size, stride, _at(out)))
         return out
+
+    def several(self, *layers: Layer) -> Several:
+        """Layers that `project` takes, equal in their sizes; or the two of `feed`."""
+        for w, _ in layers:
+            if len(w) > 2 or (len(w) == 2 and w[0].outputs != w[1].inputs):
+                raise ValueError(f"{len(w)} matrices do not fit together as two factors")
+        rows = [(_held(w[0]) if len(w) > 1 else None, _held(w[-1]), _address(bias)) for w, bias in layers]
+        array = (_Layer * len(rows))(*rows)
+        return Several(layers[0][0][0].inputs, layers[-1][0][-1].outputs, (array, layers))
+
+    def project(self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, layers: Several) -> np.ndarray:
+        """[layer, T, outputs] of the norm of x."""
+        x_TxD, count = _ready(x_TxD, layers.inputs), len(layers.held[0])
+        out = np.empty((count, len(x_TxD), layers.outputs), np.float32)
+        places = _at(x_TxD), *x_TxD.shape, _at(scale), _at(bias), layers.held[0]
+        _done(self._table.project(*places, count, _at(out)))
+        return out
+
+    def feed(
+        self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, two: Several, share: float = 1.0
+    ) -> np.ndarray:
+        """x, and `share` of a feed-forward network of it: a norm, a layer, silu, a layer."""
+        x_TxD = _ready(x_TxD, two.inputs)
+        out = np.empty_like(x_TxD)
+        places = _at(x_TxD), *x_TxD.shape, _at(scale), _at(bias), two.held[0]
+        _done(self._table.feed(*places, share, _at(out)))
+        return out
+
+    def rotate(self, x_TxHxE: np.ndarray, cos_TxE: np.ndarray, sin_TxE: np.ndarray) -> np.ndarray:
+        """Pairs (i, i + E / 2) turned."""
+        x_TxHxE = np.array(x_TxHxE, np.float32)
+        cos_TxE, sin_TxE = (_ready(x, x_TxHxE.shape[-1] // 2) for x in (cos_TxE, sin_TxE))
+        if not len(x_TxHxE) == len(cos_TxE) == len(sin_TxE):
+            raise ValueError(f"{len(cos_TxE)} angles for {len(x_TxHxE)} rows")
+        self._table.rotate(_at(x_TxHxE), *x_TxHxE.shape, _at(cos_TxE), _at(sin_TxE))
+        return x_TxHxE
 
     def _dense(self, coded: Coded) -> Matrix:
         data, sums = np.zeros(_dense_bytes(coded), np.uint8), np.zeros(_padded(coded.outputs), np.int32)

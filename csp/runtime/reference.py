@@ -5,7 +5,7 @@ It is the oracle of the library's tests, and does its work, slowly, where the li
 
 import numpy as np
 
-from csp.runtime.matrix import Coded, Matrix
+from csp.runtime.matrix import Coded, Layer, Matrix, Several
 
 _ROUND = np.float32(12582912)
 _LANES = 16
@@ -75,6 +75,30 @@ class Reference:
                 out[r] = out[r] + value_HxE * weight_H[:, None]
             out[r] /= _total(p_HxS)[:, None]
         return out.reshape(rows, heads * size)
+
+    def several(self, *layers: Layer) -> Several:
+        return Several(layers[0][0][0].inputs, layers[-1][0][-1].outputs, layers)
+
+    def project(self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, layers: Several) -> np.ndarray:
+        y_TxD = self.norm(x_TxD, scale, bias)
+        return np.stack([self._through(layer, y_TxD) for layer in layers.held])
+
+    def feed(
+        self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, two: Several, share: float = 1.0
+    ) -> np.ndarray:
+        up, down = two.held
+        high_TxH = self.silu(self._through(up, self.norm(x_TxD, scale, bias)))
+        return x_TxD + self._through(down, high_TxH) * np.float32(share)
+
+    def rotate(self, x_TxHxE: np.ndarray, cos_TxE: np.ndarray, sin_TxE: np.ndarray) -> np.ndarray:
+        (a, b), c, s = np.split(x_TxHxE, 2, axis=-1), cos_TxE[:, None], sin_TxE[:, None]
+        return np.concatenate([a * c - b * s, a * s + b * c], axis=-1)
+
+    def _through(self, layer: Layer, x_TxD: np.ndarray) -> np.ndarray:
+        (*before, last), bias = layer
+        for w in before:
+            x_TxD = self.linear(w, None, x_TxD)
+        return self.linear(last, bias, x_TxD)
 
 
 def quantise(x_BxI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -75,4 +75,11 @@ int main() {
   const int64_t counts[] = {7, 3};
   if (k->attend(x, bias, counts, 2, 7, 3, 20, 840, y)) return 1;
   print("attend", y, 120);
+  Packed high = pack(DENSE, 0, 40, 96), low = pack(BANKS, 0, 96, 40), thin = pack(DENSE, 0, 40, 6), wide = pack(DENSE, 0, 6, 40);
+  const Layer two[] = {{nullptr, &high, bias}, {nullptr, &low, bias}}, side[] = {{&thin, &wide, bias}, {&thin, &wide, nullptr}};
+  if (k->feed(x, 5, 40, bias, bias + 40, two, 0.5f, y)) return 1;
+  print("feed", y, 200);
+  if (k->project(x, 5, 40, bias, bias + 40, side, 2, y)) return 1;
+  print("project", y, 400);
+  k->rotate(x, 5, 3, 20, bias, bias + 50), print("rotate", x, 300);
 }

@@ -129,6 +129,43 @@ def test_the_other_functions_are_equal_to_the_bit(width):
 
 
 @needs_library
+@pytest.mark.parametrize("width", [6, 16, 40])
+def test_what_runs_in_one_call_is_what_runs_in_several(width):
+    rng = np.random.default_rng(width)
+    x = (3 * rng.normal(size=(5, width))).astype(np.float32)
+    scale, bias = (rng.normal(size=width).astype(np.float32) for _ in range(2))
+    angles = rng.normal(size=(5, 3)).astype(np.float32)
+    for kernels in [*NATIVE, REFERENCE]:
+        w = {
+            (a, b): kernels.pack(matrices.coded("dense", a, b, False, seed=a + b))
+            for a, b in [(width, 3), (3, width), (width, 60), (60, width), (width, width)]
+        }
+        high, added = np.arange(60, dtype=np.float32) / 60, x[1]
+        whole, factors = ([w[width, width]], added), ([w[width, 3], w[3, width]], None)
+        y = kernels.norm(x, scale, bias)
+        one = kernels.linear(w[width, width], added, y)
+        two = kernels.linear(w[3, width], None, kernels.linear(w[width, 3], None, y))
+        found = kernels.project(x, scale, bias, kernels.several(whole, factors, whole))
+        assert np.array_equal(found, [one, two, one])
+        up = kernels.silu(kernels.linear(w[width, 60], high, y))
+        expected = x + kernels.linear(w[60, width], added, up) * np.float32(0.5)
+        both = kernels.several(([w[width, 60]], high), ([w[60, width]], added))
+        assert np.array_equal(kernels.feed(x, scale, bias, both, 0.5), expected)
+        assert kernels.project(x[:0], scale, bias, kernels.several(whole)).shape == (1, 0, width)
+        assert kernels.feed(x[:0], scale, bias, both).shape == (0, width)
+        heads = rng.normal(size=(5, 2, 6)).astype(np.float32)
+        turned = kernels.rotate(heads, np.cos(angles), np.sin(angles))
+        assert np.array_equal(turned, REFERENCE.rotate(heads, np.cos(angles), np.sin(angles)))
+        exact = (heads[..., :3] + 1j * heads[..., 3:]) * np.exp(1j * angles[:, None])
+        assert np.allclose(turned, np.concatenate([exact.real, exact.imag], -1), atol=1e-5)
+        if kernels is not REFERENCE:
+            with pytest.raises(ValueError, match="do not fit together"):
+                kernels.several(([w[width, 3], w[width, 60]], None))
+            with pytest.raises(ValueError, match="4 angles for 5 rows"):
+                kernels.rotate(heads, np.cos(angles[:4]), np.sin(angles[:4]))
+
+
+@needs_library
 @pytest.mark.parametrize("size", [6, 16, 40])
 @pytest.mark.parametrize("shared", [False, True])
 def test_attention_is_equal_to_the_bit_and_right(size, shared):

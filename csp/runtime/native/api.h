@@ -33,6 +33,12 @@ struct Packed {
   const int32_t *sums;   // of its codes, likewise
 };
 
+// x W + bias, where bias may be null; W is two factors where `first` is not null.
+struct Layer {
+  const Packed *first, *last;
+  const float *bias;
+};
+
 struct Kernels {
   // y[batch, outputs] = x[batch, inputs] W + bias, where bias may be null
   int (*linear)(const Packed *, const float *bias, const float *x, int64_t batch, float *y);
@@ -54,6 +60,14 @@ struct Kernels {
   // floats behind that of the row before, is keys[most, heads, size], then values[most, heads, size].
   int (*attend)(const float *q, const float *memory, const int64_t *counts, int64_t rows, int64_t most, int64_t heads,
                 int64_t size, int64_t stride, float *out);
+  // Several layers of norm(x): out[layer, rows, outputs], all with as many outputs
+  int (*project)(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const Layer *layers,
+                 int64_t count, float *out);
+  // out[rows, width] = x + share two[1](silu(two[0](norm(x))))
+  int (*feed)(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const Layer *two,
+              float share, float *out);
+  // x[rows, heads, size] in place: pairs (i, i + size / 2) of numbers turn by cos[rows, size / 2] and sin
+  void (*rotate)(float *x, int64_t rows, int64_t heads, int64_t size, const float *cos, const float *sin);
 };
 
 extern "C" const Kernels csp_portable;  // its hidden name; csp_kernels(0) finds it

@@ -305,6 +305,59 @@ int attend(const float *q, const float *memory, const int64_t *counts, int64_t r
   return 0;
 }
 
+inline int64_t between(const Layer &l) { return l.first ? l.first->outputs : 0; }
+
+// `memory` holds rows of as many numbers as are between two factors.
+int layer(const Layer &l, const float *x, int64_t rows, float *memory, float *y) {
+  if (!l.first) return linear(l.last, l.bias, x, rows, y);
+  return linear(l.first, nullptr, x, rows, memory) || linear(l.last, l.bias, memory, rows, y);
+}
+
+int project(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const Layer *layers,
+            int64_t count, float *out) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < count; i++) most = between(layers[i]) > most ? between(layers[i]) : most;
+  float *memory = (float *)malloc((size_t)(rows * (width + most)) * 4 + 4);
+  if (!memory) return 1;
+  norm(x, rows, width, scale, bias, nullptr, memory);
+  int failed = 0;
+  for (int64_t i = 0; i < count && !failed; i++, out += rows * layers[i - 1].last->outputs)
+    failed = layer(layers[i], memory, rows, memory + rows * width, out);
+  free(memory);
+  return failed;
+}
+
+int feed(const float *x, int64_t rows, int64_t width, const float *scale, const float *bias, const Layer *two,
+         float share, float *out) {
+  int64_t hidden = two[0].last->outputs, most = between(two[0]) > between(two[1]) ? between(two[0]) : between(two[1]);
+  float *memory = (float *)malloc((size_t)(rows * (width + hidden + most)) * 4 + 4);
+  if (!memory) return 1;
+  float *high = memory + rows * width, *rest = high + rows * hidden;
+  norm(x, rows, width, scale, bias, nullptr, memory);
+  int failed = layer(two[0], memory, rows, rest, high);
+  silu(high, failed ? 0 : rows * hidden, high);
+  failed = failed || layer(two[1], high, rows, rest, out);
+  for (int64_t i = 0; i < rows * width && !failed; i += N) {
+    int64_t n = rows * width - i;
+    store_some(out + i, load_some(x + i, n) + load_some(out + i, n) * share, n);
+  }
+  free(memory);
+  return failed;
+}
+
+void rotate(float *x, int64_t rows, int64_t heads, int64_t size, const float *cos, const float *sin) {
+  int64_t half = size / 2;
+  for (int64_t r = 0; r < rows; r++, cos += half, sin += half)
+    for (int64_t h = 0; h < heads; h++, x += size)
+      for (int64_t i = 0; i < half; i += N) {
+        int64_t n = half - i;
+        Floats a = load_some(x + i, n), b = load_some(x + half + i, n);
+        Floats c = load_some(cos + i, n), s = load_some(sin + i, n);
+        store_some(x + i, a * c - b * s, n);
+        store_some(x + half + i, a * s + b * c, n);
+      }
+}
+
 }  // namespace
 
-#define CSP_TABLE {linear, lstm, step, norm, tanh_of_sum, silu, gate, depthwise, attend}
+#define CSP_TABLE {linear, lstm, step, norm, tanh_of_sum, silu, gate, depthwise, attend, project, feed, rotate}
