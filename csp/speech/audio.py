@@ -79,7 +79,8 @@ def _pieces(file, path: Path, offset: float, duration: float | None) -> Iterator
         try:
             block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
         except RuntimeError:
-            raise DataError(f"{path} cannot be read behind its first {have} samples: it is damaged, or does not say its length") from None
+            why = "it is damaged, or does not say how long it is"
+            raise DataError(f"{path} cannot be read behind its first {have} samples: {why}") from None
         if not len(block):
             break
         x = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
