@@ -28,7 +28,7 @@ def test_the_960_hours_recipe_takes_a_step_on_the_mini_set(tmp_path):
     overrides += [("data.train_split", '"train"'), ("data.valid_split", '"valid"'), ("data.test_split", '"test"')]
     overrides += [("train.steps", "2"), ("train.batch", "4"), ("data.buckets", "1"), ("train.checkpoint_every", "1")]
     found = session.train(ROOT / "configs" / "librispeech_960.toml", tmp_path / "run", overrides, quiet=True)
-    assert found["parameters"] > 10e6
+    assert found["parameters"] > 100e6
     assert found["steps"] == 2
     assert np.isfinite(found["wer"])
 
