@@ -1,17 +1,10 @@
 """How do the tests compile? Fast, rather than to fast code: they run most programs once, and compile hundreds.
 
-What one test has compiled, others find: in a folder that all workers share, and that goes when the tests end. Set
-before jax starts, also for the processes that tests start. Your own settings go before these.
+Set before jax starts, also for the processes that tests start. Your own XLA_FLAGS go before these.
 """
 
 import os
-import tempfile
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _folder = tempfile.TemporaryDirectory(prefix="csp-tests-")  # of the process that starts the workers
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",

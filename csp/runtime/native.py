@@ -12,57 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from csp.runtime import reference
+from csp.runtime import abi, reference
 from csp.runtime.matrix import Coded, Layer, Matrix, Several
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
 LAYOUTS = ("dense", "banks", "quads", "chunks")
 LANES, BANK, CHUNK = 16, 128, 16
-_pointer, _nothing = ctypes.c_void_p, ctypes.c_char * 0
-
-
-class _Packed(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int32) for name in ("layout", "floats", "inputs", "outputs")]
-    _fields_ += [(name, _pointer) for name in ("data", "steps", "scale", "sums")]
-
-
-class _Values(ctypes.Structure):
-    _fields_ = [("order", _pointer), ("values", _pointer), ("count", ctypes.c_int64)]
-    _fields_ += [(name, ctypes.c_int32) for name in ("layout", "floats", "inputs", "outputs")]
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = [(name, _pointer) for name in ("first", "last", "bias")]
-
-
-_LONG = ctypes.c_int64
-_KERNELS: dict[str, tuple[Any, ...]] = {
-    "linear": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _pointer),
-    "lstm": (ctypes.c_int, _pointer, _pointer, _pointer, _pointer, _LONG, _pointer, _pointer, _pointer),
-    "step": (None, _pointer, _LONG, _pointer, _pointer),
-    "norm": (None, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, _pointer),
-    "tanh_of_sum": (None, _pointer, _pointer, _LONG, _pointer),
-    "silu": (None, _pointer, _LONG, _pointer),
-    "gate": (None, _pointer, _LONG, _LONG, _pointer),
-    "depthwise": (None, _pointer, _LONG, _LONG, _pointer, _LONG, _pointer),
-    "attend": (ctypes.c_int, _pointer, _pointer, _pointer, _LONG, _LONG, _LONG, _LONG, _LONG, _pointer),
-    "project": (ctypes.c_int, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, _LONG, _pointer),
-    "feed": (ctypes.c_int, _pointer, _LONG, _LONG, _pointer, _pointer, _pointer, ctypes.c_float, _pointer),
-    "rotate": (None, _pointer, _LONG, _LONG, _LONG, _pointer, _pointer),
-}
-
-
-class _Table(ctypes.Structure):
-    _fields_ = [(name, ctypes.CFUNCTYPE(*types)) for name, types in _KERNELS.items()]
+_nothing = ctypes.c_char * 0
 
 
 class Native:
     """The kernels of one instruction set."""
 
-    def __init__(self, library: ctypes.CDLL, table: _Table, name: str):
+    def __init__(self, library: ctypes.CDLL, table: abi.Table, name: str):
         self.name, self._library = name, library
-        self._table = SimpleNamespace(**{name: getattr(table, name) for name in _KERNELS})  # looked up once
+        self._table = SimpleNamespace(**{name: getattr(table, name) for name in abi.KERNELS})  # looked up once
 
     def pack(self, coded: Coded, layout: str | None = None) -> Matrix:
         """The layout that takes the fewest bytes, or the one that is asked for."""
@@ -152,7 +117,7 @@ class Native:
             if len(w) > 2 or (len(w) == 2 and w[0].outputs != w[1].inputs):
                 raise ValueError(f"{len(w)} matrices do not fit together as two factors")
         rows = [(_held(w[0]) if len(w) > 1 else None, _held(w[-1]), _address(bias)) for w, bias in layers]
-        array = (_Layer * len(rows))(*rows)
+        array = (abi.Layer * len(rows))(*rows)
         return Several(layers[0][0][0].inputs, layers[-1][0][-1].outputs, (array, layers))
 
     def project(self, x_TxD: np.ndarray, scale: np.ndarray, bias: np.ndarray, layers: Several) -> np.ndarray:
@@ -186,14 +151,14 @@ class Native:
         data, sums = np.zeros(_dense_bytes(coded), np.uint8), np.zeros(_padded(coded.outputs), np.int32)
         values = np.ascontiguousarray(coded.dense().reshape(-1))
         said = self._values(coded, "dense", values)
-        self._library.csp_fill_dense(ctypes.byref(said), _pointer(_address(data)), _pointer(_address(sums)))
+        self._library.csp_fill_dense(ctypes.byref(said), abi.pointer(_address(data)), abi.pointer(_address(sums)))
         return self._matrix(coded, "dense", data, None, sums)
 
     def _sparse(self, coded: Coded, layout: str) -> Matrix:
         total, living, steps = self._count(coded, layout)
         data, sums = np.zeros(total, np.uint8), np.zeros(_padded(coded.outputs), np.int32)
         said = self._values(coded, layout, coded.values)
-        pointers = [_pointer(_address(array)) for array in (living, steps, data, sums)]
+        pointers = [abi.pointer(_address(array)) for array in (living, steps, data, sums)]
         _done(self._library.csp_fill(ctypes.byref(said), *pointers))
         return self._matrix(coded, layout, data, steps, sums)
 
@@ -203,15 +168,15 @@ class Native:
         counts = _padded(coded.outputs) if layout == "chunks" else tiles
         living, steps = np.empty(tiles * LANES, np.uint32), np.empty(counts, np.uint8)
         said = self._values(coded, layout, coded.values)
-        total = self._library.csp_count(ctypes.byref(said), _pointer(_address(living)), _pointer(_address(steps)))
+        total = self._library.csp_count(ctypes.byref(said), abi.pointer(_address(living)), abi.pointer(_address(steps)))
         if total < 0:
             raise ValueError("a place lies beyond the matrix, or is taken twice")
         return total, living, steps
 
-    def _values(self, coded: Coded, layout: str, values: np.ndarray) -> _Values:
+    def _values(self, coded: Coded, layout: str, values: np.ndarray) -> abi.Values:
         order = None if layout == "dense" else coded.order
         numbers = (LAYOUTS.index(layout), coded.floats, coded.inputs, coded.outputs)
-        return _Values(_address(order), _address(values), len(values), *numbers)
+        return abi.Values(_address(order), _address(values), len(values), *numbers)
 
     def _matrix(
         self, coded: Coded, layout: str, data: np.ndarray, steps: np.ndarray | None, sums: np.ndarray
@@ -220,7 +185,7 @@ class Native:
         if coded.scale is not None:
             scale[: coded.outputs] = coded.scale
         numbers = (LAYOUTS.index(layout), coded.floats, coded.inputs, coded.outputs)
-        packed = _Packed(*numbers, *map(_address, (data, steps, scale, sums)))
+        packed = abi.Packed(*numbers, *map(_address, (data, steps, scale, sums)))
         arrays = tuple(array for array in (data, steps, scale, sums) if array is not None)
         nbytes = sum(array.nbytes for array in arrays)
         return Matrix(coded.inputs, coded.outputs, layout, nbytes, (packed, arrays))  # which it points into
@@ -258,7 +223,7 @@ def _found() -> dict[str, Native]:
     library = _library()
     assert library is not None
     tables = {name: library.csp_kernels(number) for number, name in enumerate(SETS)}
-    return {name: Native(library, _Table.from_address(at), name) for name, at in tables.items() if at}
+    return {name: Native(library, abi.Table.from_address(at), name) for name, at in tables.items() if at}
 
 
 @functools.cache
@@ -269,7 +234,7 @@ def _library() -> ctypes.CDLL | None:
     library.csp_source.restype = ctypes.c_char_p
     if library.csp_source().decode() != source_digest(LIBRARY.parent / "native"):
         return None
-    library.csp_kernels.restype = _pointer
+    library.csp_kernels.restype = abi.pointer
     library.csp_count.restype = ctypes.c_int64
     return library
 
