@@ -109,7 +109,7 @@ class Train:
       keep: how many checkpoints stay.
       evaluate_every: steps; 0 for the end only.
       patience: evaluations without a better one after which training stops, once its budget is met; 0 for never.
-      spike: a loss this many times the usual is not followed.
+      spike: a loss this many times the usual is not followed; after a projection of most weights that is learned anew.
       bad_steps: so many refused steps in a row bring the last checkpoint back, at half the learning rate.
       retries: how often they may, before training gives up.
       init: a model file to start from, with its vocabulary and normalisation.
