@@ -57,6 +57,8 @@ def _stack(inputs: int, outputs: int, count: int, repeats: int) -> list[dict]:
         "csp 12:128 int8": banked(12, inputs, outputs, rng),
         "csp 8:128 int8": banked(8, inputs, outputs, rng),
         "csp entries 90 % int8": entries(0.1, 1, inputs, outputs, rng),
+        "csp entries 60 % int8": entries(0.4, 1, inputs, outputs, rng),
+        "csp entries 50 % int8": entries(0.5, 1, inputs, outputs, rng),
         "csp blocks 16x1 90 % int8": entries(0.1, 16, inputs, outputs, rng),
         "csp 12:128 float32": _floats(banked(12, inputs, outputs, rng)),
         "csp dense int8": dense(rng.normal(size=(inputs, outputs)).astype(np.float32), "int8"),

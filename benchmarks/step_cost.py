@@ -88,8 +88,8 @@ class _Run:
             self.carry = jax.tree.map(jnp.copy, params), state
         else:
             sparse = {name: jnp.where(jnp.abs(p) > 1.645, p, 0) for name, p in params.items()}
-            state = csp.settle(state) if settled else state
-            self.carry = sparse, state._replace(count=jnp.asarray(count, jnp.int32))
+            state = state._replace(count=jnp.asarray(count, jnp.int32))
+            self.carry = sparse, csp.settle(state) if settled else state
         step = jax.jit(lambda carry, g: _apply(tx, *carry, g), donate_argnums=0)
         self.step = step.lower(self.carry, gradients).compile()
         self.temporary = self.step.memory_analysis().temp_size_in_bytes

@@ -37,7 +37,7 @@ def _turns(view: View, clock: Clock) -> jax.Array:
     for axis in range(len(shape)) if axes is None else axes:
         shape[axis] = 1
     number = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape if axes is not None else ())
-    refresh = jnp.searchsorted(jnp.asarray(clock.times), view.count)
+    refresh = jnp.sum(jnp.asarray(clock.times) < view.count)
     fraction = number * jnp.uint32(0x9E3779B9) + refresh.astype(jnp.uint32) * jnp.uint32(0x6C078965)
     return (fraction >> 8).astype(jnp.float32) / 2**24
 

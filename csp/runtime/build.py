@@ -20,7 +20,7 @@ FLAGS += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-
 FLAGS += ["-Wno-maybe-uninitialized"]  # GCC 12 suspects its own headers
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mprefer-vector-width=512"]
 SOURCES = {"library.cpp": [], "portable.cpp": []}
-X86 = {"avx2.cpp": ["-mavx2"], "avx512.cpp": AVX512}
+X86 = {"avx2.cpp": ["-mavx2"], "avx512.cpp": AVX512, "vbmi.cpp": [*AVX512, "-mavx512vbmi", "-mavx512vbmi2"]}
 
 
 def compile_library(folder: Path, out: Path, more: tuple[str, ...] = (), machine: str = "", compiler: str = "") -> None:

@@ -1,6 +1,6 @@
 """Which kernels run here? A library of C++ for this machine's instructions, called through ctypes; see native/api.h.
 
-CSP_KERNELS=avx512, avx2, portable or reference forces one. Python's lock is free while a kernel runs.
+CSP_KERNELS=vbmi, avx512, avx2, portable or reference forces one. Python's lock is free while a kernel runs.
 """
 
 import ctypes
@@ -16,9 +16,10 @@ from csp.runtime import abi, reference
 from csp.runtime.matrix import Coded, Layer, Matrix, Several
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
-SETS = ("portable", "avx2", "avx512")  # as library.cpp counts them
-LAYOUTS = ("dense", "banks", "quads", "chunks")
-LANES, BANK, CHUNK = 16, 128, 16
+SETS = ("portable", "avx2", "avx512", "vbmi")  # as library.cpp counts them
+LAYOUTS = ("dense", "banks", "quads", "chunks", "masks")
+LANES, BANK, CHUNK, BEHIND = 16, 128, 16, 64  # the last: bytes behind the data that a kernel may read
+SPREADING = 0.7
 _nothing = ctypes.c_char * 0
 
 
@@ -30,12 +31,17 @@ class Native:
         self._table = SimpleNamespace(**{name: getattr(table, name) for name in abi.KERNELS})  # looked up once
 
     def pack(self, coded: Coded, layout: str | None = None) -> Matrix:
-        """The layout that takes the fewest bytes, or the one that is asked for."""
+        """The layout that takes the fewest bytes, or the one that is asked for.
+
+        Masks take as long as `SPREADING` bytes a weight at least, and where no instruction spreads them far longer.
+        """
         if layout is None:
-            sizes = {"dense": _dense_bytes(coded)}
+            costs: dict[str, float] = {"dense": _dense_bytes(coded)}
             if coded.order is not None:
-                sizes |= {name: self._count(coded, name)[0] for name in _sparse_layouts(coded)}
-            layout = min(sizes, key=lambda name: sizes[name])
+                costs |= {name: self._count(coded, name)[0] for name in _sparse_layouts(coded)}
+                if self.name == "vbmi" and not coded.floats:
+                    costs["masks"] = max(self._count(coded, "masks")[0], SPREADING * coded.inputs * coded.outputs)
+            layout = min(costs, key=lambda name: costs[name])
         return self._dense(coded) if layout == "dense" else self._sparse(coded, layout)
 
     def linear(self, w: Matrix, bias: np.ndarray | None, x_BxI: np.ndarray) -> np.ndarray:
@@ -156,17 +162,17 @@ class Native:
 
     def _sparse(self, coded: Coded, layout: str) -> Matrix:
         total, living, steps = self._count(coded, layout)
-        data, sums = np.zeros(total, np.uint8), np.zeros(_padded(coded.outputs), np.int32)
+        data, sums = np.zeros(total + BEHIND, np.uint8), np.zeros(_padded(coded.outputs), np.int32)
         said = self._values(coded, layout, coded.values)
         pointers = [abi.pointer(_address(array)) for array in (living, steps, data, sums)]
         _done(self._library.csp_fill(ctypes.byref(said), *pointers))
-        return self._matrix(coded, layout, data, steps, sums)
+        return self._matrix(coded, layout, data, None if layout == "masks" else steps, sums)
 
     def _count(self, coded: Coded, layout: str) -> tuple[int, np.ndarray, np.ndarray]:
         """Bytes of the data, what lives in each lane of each tile, and how many steps each tile takes."""
         tiles = _padded(coded.outputs) // LANES * -(-coded.inputs // BANK)
         counts = _padded(coded.outputs) if layout == "chunks" else tiles
-        living, steps = np.empty(tiles * LANES, np.uint32), np.empty(counts, np.uint8)
+        living, steps = np.empty(tiles * LANES * (4 if layout == "masks" else 1), np.uint32), np.empty(counts, np.uint8)
         said = self._values(coded, layout, coded.values)
         total = self._library.csp_count(ctypes.byref(said), abi.pointer(_address(living)), abi.pointer(_address(steps)))
         if total < 0:

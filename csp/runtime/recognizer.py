@@ -110,7 +110,7 @@ class Recognizer:
     Args:
       path: of a model file, or a `Model` that is loaded.
       beam: hypotheses; those of the model's config by default, and BESIDE with a language model if that is one.
-      kernels: "avx512", "avx2", "portable" or "reference" forces one.
+      kernels: "vbmi", "avx512", "avx2", "portable" or "reference" forces one.
       fusion: a language model that has a say.
     """
 

@@ -11,6 +11,8 @@ def keep(kind: str, inputs: int, outputs: int, rng: np.random.Generator) -> np.n
     """Where the weights stand."""
     if kind == "entries":
         return rng.random((inputs, outputs)) < 0.1
+    if kind == "half":
+        return rng.random((inputs, outputs)) < 0.5
     if kind == "dense":
         return np.ones((inputs, outputs), bool)
     if kind == "nothing":
@@ -25,7 +27,7 @@ def keep(kind: str, inputs: int, outputs: int, rng: np.random.Generator) -> np.n
     return found
 
 
-KINDS = ("entries", "dense", "nothing", "blocks", "12:128")
+KINDS = ("entries", "half", "dense", "nothing", "blocks", "12:128")
 
 
 def coded(kind: str, inputs: int, outputs: int, floats: bool, seed: int = 0) -> Coded:

@@ -122,7 +122,7 @@ def test_arm_gives_the_same_bits(build, tmp_path):
     for compiler, run in (("c++", []), ("aarch64-linux-gnu-g++", ["qemu-aarch64-static"])):
         program = tmp_path / compiler.replace("+", "p")
         sources = [NATIVE / "portable.cpp", Path(__file__).parent / "driver.cpp"]
-        others = [] if run else [tmp_path / f"{name}.o" for name in ("avx2", "avx512")]
+        others = [] if run else [tmp_path / f"{name}.o" for name in ("avx2", "avx512", "vbmi")]
         for path in others:
             source = NATIVE / f"{path.stem}.cpp"
             flags = [*build.FLAGS, *build.X86[source.name], "-c", str(source), "-o", str(path)]

@@ -33,7 +33,7 @@ def test_any_order_and_codes_are_packed_or_refused(data):
             kernels = native.kernels(name)
         except ValueError:
             continue
-        for layout in ("banks", "dense") if floats else ("banks", "quads", "dense"):
+        for layout in ("banks", "dense") if floats else ("banks", "quads", "chunks", "masks", "dense"):
             if right:
                 y = kernels.linear(kernels.pack(coded, layout), None, x)
                 expected = reference.Reference().linear(reference.Reference().pack(coded), None, x)

@@ -29,7 +29,7 @@ needs_library = pytest.mark.skipif(not NATIVE, reason="the library was not built
 
 
 def _layouts(floats: bool) -> tuple[str | None, ...]:
-    return (None, "dense", "banks") if floats else (None, "dense", "banks", "quads", "chunks")
+    return (None, "dense", "banks") if floats else (None, "dense", "banks", "quads", "chunks", "masks")
 
 
 @needs_library
@@ -242,7 +242,7 @@ def test_kernels_are_chosen_by_name(monkeypatch):
     assert native.kernels().name == "reference"
     monkeypatch.setenv("CSP_KERNELS", "sse9")
     native.kernels.cache_clear()
-    with pytest.raises(ValueError, match="sse9 is none of portable, avx2, avx512, reference"):
+    with pytest.raises(ValueError, match="sse9 is none of portable, avx2, avx512, vbmi, reference"):
         native.kernels()
     monkeypatch.undo()
     native.kernels.cache_clear()

@@ -8,6 +8,7 @@
 #define CSP_LANES 16
 #define CSP_BANK 128
 #define CSP_CHUNK 16
+#define CSP_OCTET 32
 
 #if defined(__GNUC__)
 #define CSP_PUBLIC extern "C" __attribute__((visibility("default")))
@@ -15,16 +16,18 @@
 #error "csp's kernels need GCC or Clang"
 #endif
 
-enum Layout { DENSE = 0, BANKS = 1, QUADS = 2, CHUNKS = 3 };
+enum Layout { DENSE = 0, BANKS = 1, QUADS = 2, CHUNKS = 3, MASKS = 4 };
 
 // A matrix [inputs, outputs], packed. In the order of groups, then banks:
 //   DENSE int8: for each 4 inputs, 16 lanes x 4 codes; float: for each input, 16 lanes.
 //   BANKS int8: `steps` times 64 places (lane x 4 slots) and their 64 codes; float: 16 places and 16 floats a slot.
-//     A place is an input of the bank: bits 0-5 are its low six, bit 7 is its seventh.
+//     A place is an input of the bank: bits 0-5 are its low six, bits 6 and 7 both its seventh.
 //   QUADS int8: `steps` times 16 places (which 4 inputs of the bank, one for each lane) and their 64 codes.
 // `steps` has one count for each group and bank; slots that nothing fills hold the code 0 at place 0.
 //   CHUNKS int8, in the order of groups only: the numbers of all chunks of 16 inputs that the 16 outputs have, one output
 //     after the other and then filled up to fours, and 16 codes of each. `steps` has one count for each output.
+//   MASKS int8: for each 32 inputs, 8 masks of 4 inputs, 16 lanes x 4 bits, then the codes that they name in the order of
+//     their bits. There are no `steps`; 64 bytes behind the data may be read.
 struct Packed {
   int32_t layout, floats, inputs, outputs;
   const uint8_t *data;
@@ -72,5 +75,5 @@ struct Kernels {
 
 extern "C" const Kernels csp_portable;  // its hidden name; csp_kernels(0) finds it
 #if defined(__x86_64__)
-extern "C" const Kernels csp_avx2, csp_avx512;
+extern "C" const Kernels csp_avx2, csp_avx512, csp_vbmi;
 #endif

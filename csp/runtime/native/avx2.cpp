@@ -43,7 +43,7 @@ const uint8_t *dense(const uint8_t *data, int64_t quads, const uint8_t *codes, i
 inline __m256i fetch(const __m256i *tables, __m256i places) {
   __m256i seen = _mm256_setzero_si256();
   for (int t = 0; t < 8; t++) {
-    __m256i within = _mm256_sub_epi8(places, _mm256_set1_epi8((char)((t & 3) * 16 + (t >> 2) * 128)));
+    __m256i within = _mm256_sub_epi8(places, _mm256_set1_epi8((char)((t & 3) * 16 + (t >> 2) * 192)));
     within = _mm256_adds_epu8(within, _mm256_set1_epi8(0x70));
     seen = _mm256_or_si256(seen, _mm256_shuffle_epi8(tables[t], within));
   }
@@ -114,6 +114,7 @@ const uint8_t *chunks(const uint8_t *data, int64_t count, const uint8_t *codes, 
 }  // namespace
 
 #include "loads.h"
+#include "masks.h"
 #include "body.h"
 
 extern "C" const Kernels csp_avx2 = CSP_TABLE;

@@ -4,6 +4,8 @@
 //   dense(data, quads, codes, sums)         sums[16] is written, the end of the group's data returned
 //   banks(data, steps, banks, tables, sums)
 //   quads(data, steps, banks, codes, sums)
+//   masks(data, octets, codes, sums)        of 32 inputs each
+//   spread(data, octets, to)                a group of masks as `dense` reads it
 //   chunks(data, count, codes, sums)        sums[count] of all chunks of a group, count a multiple of four
 //   banks_float(data, steps, banks, x, sums)
 #pragma once
@@ -16,7 +18,7 @@
 namespace {
 
 inline int64_t banks_of(int64_t inputs) { return (inputs + CSP_BANK - 1) / CSP_BANK; }
-inline int64_t groups_of(int64_t outputs) { return (outputs + CSP_LANES - 1) / CSP_LANES; }
+inline int64_t octets_of(int64_t inputs) { return (inputs + CSP_OCTET - 1) / CSP_OCTET; }
 
 // round(x / scale) + 128 with scale = max |x| / 127; what is missing to a whole bank is 128, which is zero.
 float quantise(const float *x, int32_t count, uint8_t *codes) {
@@ -42,7 +44,7 @@ float quantise(const float *x, int32_t count, uint8_t *codes) {
 
 // Activations of a few rows, in the form that a layout's kernel reads.
 struct Rows {
-  uint8_t *memory, *bytes;
+  uint8_t *memory, *bytes, *spread;  // the last: room for a group of masks
   float *scales;
   int64_t stride;
 };
@@ -54,8 +56,11 @@ int64_t row_bytes(const Packed &w) {
 
 int prepare(Rows *rows, const Packed &w, int64_t batch) {
   rows->stride = row_bytes(w);
-  rows->memory = (uint8_t *)malloc((size_t)(batch * (rows->stride + 4) + banks_of(w.inputs) * CSP_BANK + 128));
+  int64_t bytes = batch * (rows->stride + 4) + banks_of(w.inputs) * CSP_BANK + 128, spread = 0;
+  if (w.layout == MASKS && batch > 1) spread = octets_of(w.inputs) * CSP_OCTET * CSP_LANES;
+  rows->memory = (uint8_t *)malloc((size_t)(bytes + spread));
   if (!rows->memory) return 1;
+  rows->spread = rows->memory + bytes;
   rows->bytes = (uint8_t *)(((uintptr_t)rows->memory + 63) & ~(uintptr_t)63);
   rows->scales = (float *)(rows->bytes + batch * rows->stride + banks_of(w.inputs) * CSP_BANK);
   return 0;
@@ -131,6 +136,7 @@ inline const uint8_t *group(const Packed &w, const uint8_t *data, const uint8_t 
   if (w.layout == DENSE) data = dense(data, (w.inputs + 3) / 4, row, sums);
   else if (w.layout == BANKS) data = banks(data, steps, count, row, sums);
   else if (w.layout == CHUNKS) data = by_chunks(data, steps, row, sums);
+  else if (w.layout == MASKS) data = masks(data, octets_of(w.inputs), row, sums);
   else data = quads(data, steps, count, row, sums);
   for (int i = 0; i < CSP_LANES; i += N) {
     Ints exact = load(sums + i) - load(w.sums + first + i) * 128;
@@ -142,12 +148,17 @@ inline const uint8_t *group(const Packed &w, const uint8_t *data, const uint8_t 
 // y += x W where `added`, and else y = (bias or 0) + x W.
 void product(const Packed &w, const Rows &rows, int64_t batch, const float *bias, bool added, float *y) {
   const uint8_t *data = w.data, *steps = w.steps;
+  bool once = w.layout == MASKS && batch > 1;  // masks are spread once for all rows
+  Packed dense_one = w;
+  dense_one.layout = DENSE;
   for (int64_t first = 0; first < w.outputs; first += CSP_LANES) {
-    const uint8_t *end = data;
+    const uint8_t *end = once ? spread(data, octets_of(w.inputs), rows.spread) : data;
     int64_t lanes = w.outputs - first < CSP_LANES ? w.outputs - first : CSP_LANES;
     for (int64_t b = 0; b < batch; b++) {
       float sum[CSP_LANES];
-      end = group(w, data, steps, rows.bytes + b * rows.stride, rows.scales[b], first, sum);
+      const uint8_t *row = rows.bytes + b * rows.stride;
+      if (once) group(dense_one, rows.spread, nullptr, row, rows.scales[b], first, sum);
+      else end = group(w, data, steps, row, rows.scales[b], first, sum);
       float *to = y + b * w.outputs + first;
       const float *before = added ? to : bias ? bias + first : nullptr;
       for (int64_t i = 0; i < lanes; i += N) {

@@ -5,14 +5,16 @@
 
 #include "api.h"
 
-// 0 portable, 1 AVX2, 2 AVX-512; null where this machine cannot run them.
+// 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with VBMI; null where this machine cannot run them.
 CSP_PUBLIC const Kernels *csp_kernels(int set) {
   if (set == 0) return &csp_portable;
 #if defined(__x86_64__)
   if (set == 1 && __builtin_cpu_supports("avx2")) return &csp_avx2;
-  if (set == 2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-    return &csp_avx512;
+  bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  if (set == 2 && wide) return &csp_avx512;
+  if (set == 3 && wide && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
+    return &csp_vbmi;
 #endif
   return nullptr;
 }
@@ -42,6 +44,20 @@ static int64_t slot_of(const Values *v, int64_t input, int64_t output) {
 
 static int64_t step_bytes(const Values *v) { return v->layout == BANKS && !v->floats ? 128 : 80; }
 
+static int64_t octets_of(const Values *v) { return (v->inputs + CSP_OCTET - 1) / CSP_OCTET; }
+
+// Which of 32 inputs an output has: a word for each group, octet and lane.
+static uint32_t *octet_word(const Values *v, uint32_t *words, int64_t input, int64_t output) {
+  return words + ((output / CSP_LANES) * octets_of(v) + input / 32) * CSP_LANES + output % CSP_LANES;
+}
+
+// The mask of four inputs of an octet, from the words of its sixteen lanes.
+static uint64_t mask_of(const uint32_t *words, int quad) {
+  uint64_t mask = 0;
+  for (int lane = 0; lane < CSP_LANES; lane++) mask |= (uint64_t)(words[lane] >> 4 * quad & 15) << 4 * lane;
+  return mask;
+}
+
 static int64_t to_fours(int64_t count) { return (count + 3) / 4 * 4; }
 
 // Counts of the chunks of each output, from the sets of each bank; the bytes that the data will take, or -1 for too many.
@@ -62,22 +78,32 @@ static int64_t count_chunks(const Values *v, const uint32_t *living, uint8_t *st
   return total;
 }
 
+static int64_t count_masks(const Values *v, const uint32_t *words) {
+  int64_t octets = groups_of(v) * octets_of(v), total = 64 * octets;
+  for (int64_t i = 0; i < octets * CSP_LANES; i++) total += __builtin_popcount(words[i]);
+  return total;
+}
+
 // Fills `steps` from `living`, which has a word for each group, bank and lane: a count for BANKS, a set of the 32 quads for
-// QUADS, of the 8 chunks for CHUNKS. Returns the bytes that the data will take; or -1 for an entry beyond the matrix, or
+// QUADS, of the 8 chunks for CHUNKS; for MASKS it has four, sets of inputs, and there are no steps. Returns the bytes that the data will take; or -1 for an entry beyond the matrix, or
 // where a layout has no room for so many.
 CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) {
   int64_t tiles = groups_of(v) * banks_of(v), size = (int64_t)v->inputs * v->outputs, total = 0;
-  memset(living, 0, (size_t)tiles * CSP_LANES * 4);
+  memset(living, 0, (size_t)tiles * CSP_LANES * (v->layout == MASKS ? 16 : 4));
   for (int64_t i = 0; i < v->count; i++) {
     if (v->order[i] < 0 || v->order[i] >= size) return -1;
     if (is_zero(v, i)) continue;
     int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
-    uint32_t *here = living + slot_of(v, input, output);
-    if (v->layout == QUADS) *here |= 1u << (input % CSP_BANK / 4);
+    uint32_t *here = v->layout == MASKS ? octet_word(v, living, input, output) : living + slot_of(v, input, output);
+    if (v->layout == MASKS) {
+      if (*here >> input % 32 & 1) return -1;
+      *here |= 1u << input % 32;
+    } else if (v->layout == QUADS) *here |= 1u << (input % CSP_BANK / 4);
     else if (v->layout == CHUNKS) *here |= 1u << (input % CSP_BANK / CSP_CHUNK);
     else ++*here;
   }
   if (v->layout == CHUNKS) return count_chunks(v, living, steps);
+  if (v->layout == MASKS) return count_masks(v, living);
   for (int64_t t = 0; t < tiles; t++) {
     uint32_t most = 0;
     for (int lane = 0; lane < CSP_LANES; lane++) {
@@ -93,7 +119,7 @@ CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) 
 }
 
 static void place(const Values *v, int64_t i, int64_t slot, int64_t input, int lane, uint8_t *tile) {
-  uint8_t at = (uint8_t)((input & 63) | (input % CSP_BANK >> 6) << 7);
+  uint8_t at = (uint8_t)((input & 63) | (input & 64 ? 192 : 0));
   if (v->layout == QUADS) {
     uint8_t *step = tile + slot * 80;
     step[lane] = (uint8_t)(input % CSP_BANK / 4);
@@ -139,10 +165,38 @@ static int fill_chunks(const Values *v, const uint32_t *living, const uint8_t *s
   return 0;
 }
 
+static int fill_masks(const Values *v, const uint32_t *words, uint8_t *data, int32_t *sums) {
+  int64_t octets = groups_of(v) * octets_of(v);
+  uint8_t **starts = (uint8_t **)malloc((size_t)octets * sizeof(uint8_t *));
+  if (!starts) return 1;
+  for (int64_t o = 0; o < octets; o++, words += CSP_LANES) {
+    starts[o] = data;
+    uint64_t all[8];
+    for (int quad = 0; quad < 8; quad++) all[quad] = mask_of(words, quad);
+    memcpy(data, all, 64);
+    data += 64;
+    for (int quad = 0; quad < 8; quad++) data += __builtin_popcountll(all[quad]);
+  }
+  for (int64_t i = 0; i < v->count; i++) {
+    if (is_zero(v, i)) continue;
+    int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
+    uint8_t *start = starts[(output / CSP_LANES) * octets_of(v) + input / 32], *to = start + 64;
+    uint64_t mask;
+    for (int quad = 0; quad < input % 32 / 4; quad++) memcpy(&mask, start + 8 * quad, 8), to += __builtin_popcountll(mask);
+    memcpy(&mask, start + input % 32 / 4 * 8, 8);
+    to += __builtin_popcountll(mask & ((1ull << (output % CSP_LANES * 4 + input % 4)) - 1));
+    *to = ((const uint8_t *)v->values)[i];
+    sums[output] += ((const int8_t *)v->values)[i];
+  }
+  free(starts);
+  return 0;
+}
+
 // The data and the sums of the codes, both zero before; `living` and `steps` as `csp_count` left them. 0, or 1 where
 // memory ends.
 CSP_PUBLIC int csp_fill(const Values *v, const uint32_t *living, const uint8_t *steps, uint8_t *data, int32_t *sums) {
   if (v->layout == CHUNKS) return fill_chunks(v, living, steps, data, sums);
+  if (v->layout == MASKS) return fill_masks(v, living, data, sums);
   int64_t tiles = groups_of(v) * banks_of(v);
   int64_t *starts = (int64_t *)malloc((size_t)(tiles + 1) * 8);
   uint8_t *used = (uint8_t *)calloc((size_t)(tiles * CSP_LANES + 1), 1);

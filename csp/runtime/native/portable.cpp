@@ -45,6 +45,7 @@ const uint8_t *chunks(const uint8_t *data, int64_t count, const uint8_t *codes, 
 
 }  // namespace
 
+#include "masks.h"
 #include "body.h"
 
 extern "C" const Kernels csp_portable = CSP_TABLE;
