@@ -40,7 +40,7 @@ static Packed pack(int layout, int floats, int inputs, int outputs) {
   }
   int64_t groups = (outputs + 15) / 16, tiles = groups * ((inputs + 127) / 128);
   Values said = {order, values, count, layout, floats, inputs, outputs};
-  uint32_t *living = (uint32_t *)calloc((size_t)tiles * 16, 4);
+  uint32_t *living = (uint32_t *)calloc((size_t)tiles * 16, 16);
   uint8_t *steps = (uint8_t *)calloc((size_t)tiles, 1);
   int64_t bytes = layout == DENSE ? (floats ? 4 * inputs : (inputs + 3) / 4 * 4) * groups * 16 : csp_count(&said, living, steps);
   uint8_t *data = (uint8_t *)calloc((size_t)bytes + 64, 1);
@@ -58,7 +58,8 @@ int main() {
   for (float &v : x) v = uniform();
   for (float &v : bias) v = uniform();
   for (int floats = 0; floats < 2; floats++)
-    for (int layout = 0; layout < 3 - floats; layout++) {
+    for (int layout = DENSE; layout <= MASKS; layout++) {
+      if (layout == CHUNKS || (floats && layout > BANKS)) continue;  // whose steps are counted otherwise
       Packed w = pack(layout, floats, 300, 90);
       if (k->linear(&w, bias, x, 3, y)) return 1;
       print("linear", y, 270);

@@ -41,7 +41,9 @@ def test_int8_products_are_equal_to_the_bit(kind, inputs, outputs):
     x, bias = rng.normal(size=(5, inputs)).astype(np.float32), rng.normal(size=outputs).astype(np.float32)
     expected = REFERENCE.linear(REFERENCE.pack(w), bias, x)
     for kernels, layout in itertools.product(NATIVE, _layouts(False)):
-        assert np.array_equal(kernels.linear(kernels.pack(w, layout), bias, x), expected), (kernels.name, layout)
+        packed = kernels.pack(w, layout)
+        assert np.array_equal(kernels.linear(packed, bias, x), expected), (kernels.name, layout)
+        assert np.array_equal(kernels.linear(packed, bias, x[:1]), expected[:1]), (kernels.name, layout)
 
 
 @needs_library
@@ -215,8 +217,11 @@ def test_every_codec_and_value_type_is_packed(kernels, values, codec, tmp_path):
 
 
 @needs_library
-def test_the_smallest_layout_is_chosen():
+def test_the_fastest_layout_is_chosen():
     kernels = NATIVE[-1]
+    for each in NATIVE:
+        half = each.pack(matrices.coded("half", 512, 64, False)).layout
+        assert half == ("masks" if each.name == "vbmi" else "dense"), each.name
     layouts = {kind: kernels.pack(matrices.coded(kind, 512, 64, False)).layout for kind in matrices.KINDS}
     assert layouts["12:128"] == layouts["entries"] == "banks"
     assert layouts["dense"] == "dense"
