@@ -16,7 +16,7 @@ import rows
 from csp import formats, models
 from csp.runtime import Recognizer
 from csp.speech import connect, manifest
-from csp.train import config, evaluate, pruning, recognise, session
+from csp.train import config, evaluate, modelfile, pruning, recognise, session
 from csp.train import row as train_row
 from csp.train.plain import toml
 
@@ -70,9 +70,11 @@ class Cell(NamedTuple):
             "sparsity.structure": self.structure,
         } | HEADS[self.head]
         said |= {} if ":" in self.structure else {"sparsity.target": self.target}
-        said |= rows.ROWS[self.row] if self.row in rows.ROWS else rows.trial(self.row)
+        said |= rows.setting(self.row)
         if said["sparsity.method"] == "dense":
             said = {key: value for key, value in said.items() if key not in ("sparsity.structure", "sparsity.target")}
+        if said.pop(rows.MASK, None):
+            del said["sparsity.target"]
         if said.pop("small", False):
             said |= {f"model.{part}": width for part, width in _narrow(self.head, self.target).items()}
         return [(key, toml(value)) for key, value in said.items()]
@@ -81,12 +83,12 @@ class Cell(NamedTuple):
 def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, Any]:
     """Trains it, or goes on with it, hears the tests, and keeps what was heard."""
     folder = runs / str(cell)
-    overrides = cell.overrides(data / MAIN / "manifest.tsv")
+    overrides = [*cell.overrides(data / MAIN / "manifest.tsv"), *_first(cell, runs, folder)]
     start = time.time()
     report = session.train(RECIPE, folder, overrides, resume=(folder / "config.toml").exists(), quiet=quiet)
     result = {
         "cell": str(cell),
-        "overrides": {key: value for key, value in overrides if key != "data.train"},
+        "overrides": {key: value for key, value in overrides if key not in ("data.train", "train.init")},
         "valid": report["valid"],
         "pruned_density": report.get("pruned_density", 1.0),
         "parameters": report["parameters"],
@@ -103,6 +105,27 @@ def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, An
     cell.result.parent.mkdir(parents=True, exist_ok=True)
     cell.result.write_bytes(gzip.compress(json.dumps(result).encode(), mtime=0))
     return result
+
+
+def _first(cell: Cell, runs: Path, folder: Path) -> list[tuple[str, str]]:
+    """For a row that trains another's mask: the first weights of all, but for what that one found to be zero."""
+    source = rows.setting(cell.row).get(rows.MASK)
+    if not source:
+        return []
+    finder, first = runs / str(cell._replace(row=source)), folder / "first.safetensors"
+    if not (finder / "model.safetensors").exists():
+        raise SystemExit(f"{cell} trains the mask of {source}: run that row first, with the same --runs")
+    if not first.exists():
+        found = modelfile.load(finder / "model.safetensors")
+        read = found.setup.config
+        _, start = modelfile.create(
+            dataclasses.replace(read, train=dataclasses.replace(read.train, seed=cell.seed)), found.tokens
+        )
+        masked = jax.tree.map(lambda w, mask: w * (mask != 0), start, found.params)
+        tree, said = formats.load(finder / "model.safetensors")
+        folder.mkdir(parents=True, exist_ok=True)
+        formats.save(first, {"model": masked, "features": tree["features"]}, config=said)
+    return [("train.init", toml(str(first)))]
 
 
 def together(row: list[Cell], data: Path, runs: Path) -> None:

@@ -85,8 +85,7 @@ def _cells(chosen: argparse.Namespace) -> list[Cell]:
     found = []
     parts = (part.split(",") for part in (chosen.seeds, chosen.heads, chosen.columns, chosen.rows))
     for seed, head, column, row in itertools.product(*parts):
-        if row not in rows.ROWS and not row.startswith(cells.TRIAL):
-            raise SystemExit(f"{row!r} is no row: {', '.join(rows.ROWS)}")
+        rows.setting(row)
         structure, target = (column, STRUCTURES[column]) if ":" in column else ("entries", float(column))
         if row == "dense":
             structure, target = "entries", 0.0

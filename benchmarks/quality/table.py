@@ -34,11 +34,14 @@ def main() -> None:
     records = [_record(column, row, found) for column in columns for row in rows.ROWS]
     records = [record for record in records if record]
     comparisons = [line for column in columns for line in _compare(column, found, said)]
+    parts = [record for column in columns for row in rows.ABLATIONS if (record := _record(column, row, found))]
     tried = _tried(found)
     OUT.mkdir(exist_ok=True)
-    everything = {"rows": records, "pairs": comparisons, "trials": tried}
+    everything = {"rows": records, "ablations": parts, "pairs": comparisons, "trials": tried}
     (OUT / "quality.json").write_text(json.dumps(everything, indent=1) + "\n")
-    text = "\n".join([*_table(records), "", *_pairs(comparisons), "", *_search(tried), ""])
+    text = "\n".join(
+        [*_table(records), "", *_pairs(comparisons), "", *_ablations(parts, records), "", *_search(tried), ""]
+    )
     (OUT / "quality.md").write_text(text)
     print(text)
     _picture(records, OUT / "quality.png")
@@ -50,7 +53,7 @@ def _read(said: dict[str, Any]) -> dict[Cell, dict[str, Any]]:
     for path in sorted(cells.RESULTS.glob("*/*/*/*.json.gz")):
         result = cells.load(path)
         cell = Cell.named(result["cell"])
-        if cell.row in rows.ROWS:
+        if cell.row in rows.ROWS or cell.row in rows.ABLATIONS:
             result["errors"] = {
                 name: _errors(said[MAIN if name == "int8" else name], heard) for name, heard in result["heard"].items()
             }
@@ -132,6 +135,21 @@ def _tried(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
         {"head": c.head, "structure": c.structure, "target": c.target, "method": c.row, "setting": setting, "valid": v}
         for c, setting, v in sorted(lines, key=lambda line: (*line[0][:4], line[2]))
     ]
+
+
+def _ablations(parts: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
+    """The parts of every column from the best on, among the rows that they are to be compared with."""
+    lines = ["| with one thing changed | WER, % | 0 dB |", "|---" * 3 + "|"]
+    columns = {(p["head"], p["structure"], p["target"]) for p in parts}
+    beside = [r for r in records if (r["head"], r["structure"], r["target"]) in columns and _is_beside(r["row"])]
+    for one in sorted([*parts, *beside], key=lambda r: (r["head"], r["structure"], r["target"], r["wer"][MAIN])):
+        name = f"{_plain(one['row'])}, {one['head']}, {one['structure']} {one['target']:.1%}"
+        lines.append(f"| {name} | {_said(one)} | {one['wer']['0 dB']:.1%} |")
+    return lines if parts else []
+
+
+def _is_beside(row: str) -> bool:
+    return row.startswith((OURS, "gradual"))
 
 
 def _search(tried: list[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from csp.models.lm import LMConfig
 from csp.models.recogniser import ModelConfig
-from csp.train.limits import check, is_fixed
+from csp.train.limits import GIVEN, check, is_fixed
 from csp.train.plain import ConfigError as ConfigError
 from csp.train.plain import as_plain, build, put, toml, value_of
 
@@ -102,6 +102,7 @@ class Train:
       learning_rate: its highest value.
       warmup: fraction of the steps.
       weight_decay: decoupled.
+      beta1: of the average of the gradients.
       clip: the largest norm of a gradient; 0 for any.
       accumulate: parts in which a batch is computed.
       ema: the decay of an average of the parameters, which is then what is exported; 0 for none.
@@ -127,6 +128,7 @@ class Train:
     learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 1e-2
+    beta1: float = 0.9
     clip: float = 5.0
     accumulate: int = 1
     ema: float = 0.0
@@ -254,11 +256,11 @@ def _given(path: Path, depth: int) -> dict[str, Any]:
 
 
 def _forget_target(before: dict[str, Any], said: Mapping[str, Any]) -> None:
-    """Whoever asks for N:M, or for a dense model, does not mean the share of zeros that stood there before."""
+    """Whoever asks for N:M, a dense model or the zeros that are there does not mean the share that stood before."""
     new, old = said.get("sparsity"), before.get("sparsity")
     if not (isinstance(new, Mapping) and isinstance(old, dict)):
         return
-    if is_fixed(new.get("structure", "")) or new.get("method") == "dense":
+    if is_fixed(new.get("structure", "")) or new.get("method") == "dense" or new.get("budget") == GIVEN:
         forgotten = {"target", "targets"} | ({"structure"} if new.get("method") == "dense" else set())
         for key in forgotten - set(new):
             old.pop(key, None)

@@ -25,6 +25,7 @@ def check(config: Any) -> Any:
         (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
         (train.batch % max(train.accumulate, 1) == 0, "train.accumulate must divide train.batch"),
         (train.learning_rate > 0, f"train.learning_rate {train.learning_rate} must be positive"),
+        (0 <= train.beta1 < 1, f"train.beta1 {train.beta1} must lie in [0, 1)"),
         (0 <= train.ema < 1, f"train.ema {train.ema} must lie in [0, 1)"),
         (train.checkpoint_every > 0, "train.checkpoint_every must be positive"),
         (train.keep > 0, "train.keep must be positive"),

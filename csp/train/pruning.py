@@ -39,6 +39,7 @@ METRICS: dict[str, Callable[[], metrics.Metric]] = {
 }
 BUDGETS = {"uniform": budgets.uniform, "erk": budgets.erk, "global": budgets.global_, "lamp": budgets.lamp}
 ITERATES = {"dual": methods.dual, "trimmed": methods.trimmed, "ista": methods.ista}
+SHRINKS = {"decoupled": methods.decoupled, "metric": methods.metric}
 
 
 def structure(said: str) -> Structure:
@@ -120,7 +121,10 @@ def method_of(sparsity: Sparsity, steps: int) -> Method:
     options = dict(sparsity.options)
     try:
         if "iterate" in options:
-            options["iterate"] = _named(ITERATES, options["iterate"], "iterate")(**options.pop("iterate_options", {}))
+            own = dict(options.pop("iterate_options", {}))
+            if "shrink" in own:
+                own["shrink"] = _named(SHRINKS, own["shrink"], "options.iterate_options.shrink")()
+            options["iterate"] = _named(ITERATES, options["iterate"], "iterate")(**own)
         return make(steps, **options)
     except TypeError as error:
         raise ConfigError(f"sparsity.options of {sparsity.method}: {str(error).split(') ')[-1]}") from None

@@ -55,7 +55,7 @@ def optimizer(config: Config, steps: int, rules: tuple[csp.Rule, ...]) -> optax.
     """AdamW with a warm-up and a cosine of `steps`, inside csp if there is something to prune."""
     train, rate = config.train, schedule(config, steps)
     clip = [optax.clip_by_global_norm(train.clip)] if train.clip else []
-    inner = optax.chain(*clip, optax.adamw(rate, weight_decay=train.weight_decay), _scaled())
+    inner = optax.chain(*clip, optax.adamw(rate, train.beta1, weight_decay=train.weight_decay), _scaled())
     if not rules:
         return optax.with_extra_args_support(inner)
     return csp.sparsify(inner, *rules, method=pruning.method_of(config.sparsity, steps))

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from csp.train import ConfigError, config
+from csp.train import ConfigError, config, pruning
 from csp.train.config import Config
 
 
@@ -81,6 +81,28 @@ def test_a_target_and_a_structure_that_has_its_own(recipe, tmp_path):
     assert config.read(tmp_path / "banks.toml", [("sparsity.method", "dense")]).sparsity.structure == "entries"
     with pytest.raises(ConfigError, match=r"sparsity.method 'dense' prunes nothing: name another"):
         config.read(recipe, [("sparsity.method", "dense"), ("sparsity.target", "0.5")])
+    those = [("sparsity.method", "static"), ("sparsity.budget", "init"), ("train.init", "model.safetensors")]
+    assert config.read(recipe, those).sparsity.target is None
+    with pytest.raises(ConfigError, match=r"leave sparsity.target out"):
+        config.read(recipe, [*those, ("sparsity.target", "0.5")])
+
+
+def test_what_one_iterate_only_has(recipe):
+    def method(options: str):
+        said = [("sparsity.method", "compressed_sensing"), ("sparsity.options", options)]
+        return pruning.method_of(config.read(recipe, said).sparsity, 100)
+
+    assert method('{iterate = "trimmed", iterate_options = {shrink = "metric"}}').name == "compressed_sensing"
+    with pytest.raises(ConfigError, match=r"shrink 'soft' is none of decoupled, metric"):
+        method('{iterate = "trimmed", iterate_options = {shrink = "soft"}}')
+    with pytest.raises(ConfigError, match=r"sparsity.options of compressed_sensing: .*unexpected keyword"):
+        method('{iterate = "trimmed", iterate_options = {firm = 2}}')
+
+
+def test_the_average_of_gradients_is_asked_for(recipe):
+    assert config.read(recipe, [("train.beta1", "0.5")]).train.beta1 == 0.5
+    with pytest.raises(ConfigError, match=r"train.beta1 1.0 must lie in \[0, 1\)"):
+        config.read(recipe, [("train.beta1", "1.0")])
 
 
 def test_what_is_no_toml_is_said(tmp_path):
