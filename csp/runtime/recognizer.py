@@ -174,7 +174,7 @@ class Recognizer:
         self._end()
         labels = self._decoder.labels
         if self.fusion is not None and self.fusion.rescore:
-            best = [(score, row.labels()) for score, row in self._decoder.best()]
+            best = self._best()
             told = self.fusion.scores([self.model.tokens.decode(one.number for one in row) for _, row in best])
             weight, bonus = self.fusion.weight, self.fusion.bonus
             worth = [s + weight * t + bonus * len(row) for (s, row), t in zip(best, told.tolist(), strict=True)]
@@ -188,9 +188,12 @@ class Recognizer:
         if self.beam == 1:
             raise ValueError("one hypothesis is no choice: a beam of 2 or more")
         self._end()
-        best = [(score, row.labels()) for score, row in self._decoder.best()]
+        best = self._best()
         self.reset()
         return [Hypothesis(self.model.tokens.decode(o.number for o in row), s, len(row)) for s, row in best]
+
+    def _best(self) -> list[tuple[float, list[Label]]]:
+        return [(score, row.labels()) for score, row in self._decoder.best()]
 
     def _end(self) -> None:
         if self._resampler is not None:

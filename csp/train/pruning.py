@@ -1,5 +1,6 @@
 """How does a config name what is pruned? One visible table of words for each of the five questions."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "movement": methods.movement,
     "static": methods.static,
     "random": methods.random,
-    CALIBRATED: lambda steps, **options: methods.static(max(steps, 1)),  # what is pruned before it stays so
+    CALIBRATED: lambda steps, **options: _kept(steps),
 }
 METRICS: dict[str, Callable[[], metrics.Metric]] = {
     "magnitude": metrics.magnitude,
@@ -128,6 +129,11 @@ def method_of(sparsity: Sparsity, steps: int) -> Method:
         return make(steps, **options)
     except TypeError as error:
         raise ConfigError(f"sparsity.options of {sparsity.method}: {str(error).split(') ')[-1]}") from None
+
+
+def _kept(steps: int) -> Method:
+    """What was pruned before the first step stays so."""
+    return dataclasses.replace(methods.static(max(steps, 1)), name=CALIBRATED)
 
 
 def targets_of(config: Config) -> list[float | None]:

@@ -101,6 +101,9 @@ def test_stopped_and_resumed_is_never_stopped(plain, changes, tmp_path, monkeypa
     assert [m["perplexity"] for m in reports[0]] == [m["perplexity"] for m in reports[1]]
     if "sparsity__targets" in changes:
         assert len(list((tmp_path / "whole").glob("*.safetensors"))) == 2
+    else:
+        with formats.open(tmp_path / "run" / "model.safetensors") as file:
+            assert file.manifest.about["method"] == "calibrated"
 
 
 CRITERIA = ("magnitude", "fisher", "movement", "activation", "second_order", "admm")
