@@ -20,11 +20,17 @@ import jax
 Record = dict[str, Any]
 
 
-def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
-    """Seconds of each call: the median over rounds in which every call runs once, after one round that warms up."""
+def medians(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 9, before: Callable[[Any], None] = lambda call: None
+) -> dict[str, float]:
+    """Seconds of each call: the median over rounds in which every call runs once, after one round that warms up.
+
+    `before(call)` is not timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
+            before(call)
             seconds[name].append(once(call))
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 

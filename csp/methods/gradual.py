@@ -1,8 +1,8 @@
 """Gradual magnitude pruning, after Zhu & Gupta (2017): project on a budget that tightens along a cubic."""
 
 from csp import schedules
-from csp.methods.grow import drop_and_grow, gradient_worth
-from csp.methods.method import Method, clock_for, keep_worthiest, truncate
+from csp.methods.grow import exchanging, gradient_worth
+from csp.methods.method import Method, clock_for, truncate
 
 
 def gradual(
@@ -24,11 +24,6 @@ def gradual(
       regrow: the fraction of each budget that is exchanged, at first, for the dead units of largest gradient.
     """
     clock = clock_for(steps, begin, end, every)
-    return Method(
-        "gradual",
-        steps,
-        clock,
-        ramp=schedules.cubic(1.0, clock.begin, clock.end),
-        decide=drop_and_grow(regrow, clock, gradient_worth) if regrow else keep_worthiest,
-        project_rank=truncate,
-    )
+    ramp = schedules.cubic(1.0, clock.begin, clock.end)
+    plain = Method("gradual", steps, clock, ramp, project_rank=truncate)
+    return exchanging(plain, regrow, gradient_worth) if regrow else plain

@@ -1,24 +1,29 @@
 """Drop and grow: what SET, RigL and GraNet share. The worst living units make room for promising dead ones."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from csp.methods.method import Clock, Decision, View
+from csp.methods.method import Clock, Decision, Memory, Method, View
 
 Score = Callable[[View], jax.Array]
 
 
-def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View], Decision]:
-    """Keep the (1 - f) k most worthy units and grow the f k others of highest score.
+def exchanging(method: Method, fraction: float, score: Score) -> Method:
+    """The method, but on its refreshes (1 - f) k most worthy units stay and the f k others of highest score grow.
 
     f falls from `fraction` to 0 along a cosine over the clock, and is 0 on the first refresh, which only projects.
     Competitions for few places, where f k is no whole number, take turns.
+
+    Two rankings make no threshold, so that the support is remembered, one boolean array until `csp.settle`: to read it
+    on every step costs less than to have a mask written that lets everything pass.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"the fraction of units to exchange is in [0, 1), got {fraction}")
+    clock = method.clock
 
     def decide(view: View) -> Decision:
         x = (view.count - clock.begin) / max(clock.end - clock.begin, 1)
@@ -26,9 +31,14 @@ def drop_and_grow(fraction: float, clock: Clock, score: Score) -> Callable[[View
         grown = jnp.floor(exchanged * view.budget + _turns(view, clock)).astype(jnp.int32)
         survives = view.best(view.worth, view.budget - grown)
         grows = view.best(jnp.where(survives, -jnp.inf, score(view)), grown)
-        return Decision(survives | grows, view.memory.slow)
+        return Decision(survives | grows, view.spread(survives | grows))
 
-    return decide
+    return dataclasses.replace(
+        method,
+        start=lambda w, structure: Memory(slow=jnp.ones_like(w, bool)),
+        decide=decide,
+        support=lambda view: view.memory.slow,
+    )
 
 
 def _turns(view: View, clock: Clock) -> jax.Array:
