@@ -22,6 +22,7 @@ from matplotlib import pyplot
 OUT = Path("results")
 OURS = "compressed_sensing"
 HIGHEST = 0.6  # the rate of what is drawn: others did not learn
+LOUDER = "0 dB"  # than any noise of the training
 Column = tuple[str, str, float]  # head, structure, target
 
 
@@ -105,20 +106,25 @@ def _error(many: list[float]) -> float | None:
 def _compare(column: Column, found: dict[Cell, dict[str, Any]], said: dict[str, Any]) -> list[dict[str, Any]]:
     """Ours less each other row, on the seeds that both have; Holm's correction is for all rows of the column."""
     ours, lines = _of(column, OURS, found), []
-    utterance = np.repeat(np.arange(len(said[MAIN])), [len(text) for text, _ in said[MAIN]])
-    recording = [clip for _, clips in said[MAIN] for clip in clips]
     for row in rows.ROWS:
         theirs = _of(column, row, found)
         seeds = sorted(ours.keys() & theirs.keys())
         if row == OURS or not seeds:
             continue
-        a, b = (np.stack([of[seed]["errors"][MAIN] for seed in seeds]) for of in (ours, theirs))
-        found_ = paired.difference(a, b, [utterance, recording])
         lines.append({"head": column[0], "structure": column[1], "target": column[2], "row": row, "seeds": len(seeds)})
-        lines[-1] |= found_._asdict()
+        pairs = [(ours[seed]["errors"], theirs[seed]["errors"]) for seed in seeds]
+        lines[-1] |= _difference(pairs, MAIN, said)._asdict()
+        lines[-1]["louder"] = _difference(pairs, LOUDER, said)._asdict()
     for line, p in zip(lines, paired.holm([line["p"] for line in lines]), strict=True):
         line["holm"] = p
     return lines
+
+
+def _difference(pairs: list[tuple[dict[str, Any], dict[str, Any]]], noise: str, said: dict[str, Any]) -> Any:
+    utterance = np.repeat(np.arange(len(said[noise])), [len(text) for text, _ in said[noise]])
+    recording = [clip for _, clips in said[noise] for clip in clips]
+    a, b = (np.stack([pair[i][noise] for pair in pairs]) for i in range(2))
+    return paired.difference(a, b, [utterance, recording])
 
 
 def _tried(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,15 +203,16 @@ def _said(record: dict[str, Any] | None) -> str:
 
 
 def _pairs(comparisons: list[dict[str, Any]]) -> list[str]:
-    lines = [f"| {_plain(OURS)} less | difference, points (95 %) | p | Holm | seeds |", "|---" * 5 + "|"]
+    lines = [f"| {_plain(OURS)} less | points (95 %) | p | Holm | seeds | in noise of {LOUDER} |", "|---" * 6 + "|"]
     for c in comparisons:
         name = f"{_plain(c['row'])}, {c['head']}, {c['structure']} {c['target']:.1%}"
-        low, high = 100 * c["low"], 100 * c["high"]
-        lines.append(
-            f"| {name} | {100 * c['mean']:+.2f} ({low:+.2f} to {high:+.2f}) | {_chance(c['p'])} | {_chance(c['holm'])} "
-            f"| {c['seeds']} |"
-        )
+        chances = f"{_chance(c['p'])} | {_chance(c['holm'])}"
+        lines.append(f"| {name} | {_points(c)} | {chances} | {c['seeds']} | {_points(c['louder'])} |")
     return lines
+
+
+def _points(c: dict[str, Any]) -> str:
+    return f"{100 * c['mean']:+.2f} ({100 * c['low']:+.2f} to {100 * c['high']:+.2f})"
 
 
 def _chance(p: float) -> str:
