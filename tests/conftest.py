@@ -11,11 +11,15 @@ os.environ.setdefault(
 )
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import jax
+import pytest
 
-def eight_devices() -> dict[str, str]:
-    """The environment of a process that has eight."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+@pytest.fixture
+def x64():
+    """Oracles in float64."""
+    with jax.enable_x64(True):
+        yield
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import eight_devices
+from devices import eight_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csp import select

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import eight_devices
+from devices import eight_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import csp
