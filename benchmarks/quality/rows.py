@@ -35,7 +35,7 @@ def _settings(method: str, *options: Setting) -> list[Setting]:
     return [{"sparsity.method": method} | one for one in options]
 
 
-OURS = {"sparsity.method": "compressed_sensing"}
+DEFAULT = {"sparsity.method": "compressed_sensing"}
 MASK = "mask"  # of which row's finished model
 MASKED = {"sparsity.method": "static", "sparsity.budget": "init"}
 DECAY = {"train.weight_decay": 0.1}
@@ -100,28 +100,28 @@ ROWS: dict[str, Setting] = {
     "acdc": TRIALS["acdc"][0],
     "str": {"sparsity.method": "str"},
     "compressed_sensing": TRIALS["compressed_sensing"][0],
-    "compressed_sensing_hard": OURS | _dual(firm=1.0),
-    "compressed_sensing_trimmed": OURS | _options(iterate="trimmed"),
-    "compressed_sensing_ista": OURS | _options(iterate="ista"),
+    "compressed_sensing_hard": DEFAULT | _dual(firm=1.0),
+    "compressed_sensing_trimmed": DEFAULT | _options(iterate="trimmed"),
+    "compressed_sensing_ista": DEFAULT | _options(iterate="ista"),
 }
 ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is
-    "compressed_sensing_hard_pull_100": OURS | _dual(pull=100.0, firm=1.0),
-    "compressed_sensing_hard_pull_0": OURS | _dual(pull=0.0, firm=1.0),  # sparsity alone: no error is reduced
-    "compressed_sensing_pull_0": OURS | _dual(pull=0.0),
-    "compressed_sensing_3_cycles": OURS | _options(cycles=3),
-    "compressed_sensing_constant_budget": OURS | _options(full=0.05),
-    "compressed_sensing_ramp_to_80": OURS | _options(full=0.8),
-    "compressed_sensing_freeze_60": OURS | _options(freeze=0.6),
-    "compressed_sensing_freeze_75": OURS | _options(freeze=0.75),
-    "compressed_sensing_freeze_97": OURS | _options(freeze=0.97),
-    "compressed_sensing_adam_metric": OURS | {"sparsity.metric": "adam"},
-    "compressed_sensing_beta1_50": OURS | {"train.beta1": 0.5},
-    "compressed_sensing_beta1_97": OURS | {"train.beta1": 0.97},
-    "compressed_sensing_trimmed_weaker": OURS | _options(iterate="trimmed", iterate_options={"strength": 1.0}),
-    "compressed_sensing_trimmed_metric": OURS
+    "compressed_sensing_hard_pull_100": DEFAULT | _dual(pull=100.0, firm=1.0),
+    "compressed_sensing_hard_pull_0": DEFAULT | _dual(pull=0.0, firm=1.0),  # sparsity alone: no error is reduced
+    "compressed_sensing_pull_0": DEFAULT | _dual(pull=0.0),
+    "compressed_sensing_3_cycles": DEFAULT | _options(cycles=3),
+    "compressed_sensing_constant_budget": DEFAULT | _options(full=0.05),
+    "compressed_sensing_ramp_to_80": DEFAULT | _options(full=0.8),
+    "compressed_sensing_freeze_60": DEFAULT | _options(freeze=0.6),
+    "compressed_sensing_freeze_75": DEFAULT | _options(freeze=0.75),
+    "compressed_sensing_freeze_97": DEFAULT | _options(freeze=0.97),
+    "compressed_sensing_adam_metric": DEFAULT | {"sparsity.metric": "adam"},
+    "compressed_sensing_beta1_50": DEFAULT | {"train.beta1": 0.5},
+    "compressed_sensing_beta1_97": DEFAULT | {"train.beta1": 0.97},
+    "compressed_sensing_trimmed_weaker": DEFAULT | _options(iterate="trimmed", iterate_options={"strength": 1.0}),
+    "compressed_sensing_trimmed_metric": DEFAULT
     | {"sparsity.metric": "adam"}
     | _options(iterate="trimmed", iterate_options={"shrink": "metric"}),
-    "compressed_sensing_ista_gain_50": OURS | _options(iterate="ista", iterate_options={"gain": 0.5}),
+    "compressed_sensing_ista_gain_50": DEFAULT | _options(iterate="ista", iterate_options={"gain": 0.5}),
     "gradual_same_schedule": {"sparsity.method": "gradual"} | _options(begin=0.05, end=0.5),
     "mask_of_gradual": MASKED | {MASK: "gradual"},  # found by it, and trained again from the first weights
     "mask_of_compressed_sensing": MASKED | {MASK: "compressed_sensing"},

@@ -48,7 +48,7 @@ static int64_t octets_of(const Values *v) { return (v->inputs + CSP_OCTET - 1) /
 
 // Which of 32 inputs an output has: a word for each group, octet and lane.
 static uint32_t *octet_word(const Values *v, uint32_t *words, int64_t input, int64_t output) {
-  return words + ((output / CSP_LANES) * octets_of(v) + input / 32) * CSP_LANES + output % CSP_LANES;
+  return words + ((output / CSP_LANES) * octets_of(v) + input / CSP_OCTET) * CSP_LANES + output % CSP_LANES;
 }
 
 // The mask of four inputs of an octet, from the words of its sixteen lanes.
@@ -85,8 +85,9 @@ static int64_t count_masks(const Values *v, const uint32_t *words) {
 }
 
 // Fills `steps` from `living`, which has a word for each group, bank and lane: a count for BANKS, a set of the 32 quads for
-// QUADS, of the 8 chunks for CHUNKS; for MASKS it has four, sets of inputs, and there are no steps. Returns the bytes that the data will take; or -1 for an entry beyond the matrix, or
-// where a layout has no room for so many.
+// QUADS, of the 8 chunks for CHUNKS; for MASKS it has four, sets of inputs, and there are no steps. Returns the bytes that
+// the data will take; or -1 for an entry beyond the matrix or, in MASKS, given twice, or where a layout has no room for so
+// many.
 CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) {
   int64_t tiles = groups_of(v) * banks_of(v), size = (int64_t)v->inputs * v->outputs, total = 0;
   memset(living, 0, (size_t)tiles * CSP_LANES * (v->layout == MASKS ? 16 : 4));
@@ -96,8 +97,8 @@ CSP_PUBLIC int64_t csp_count(const Values *v, uint32_t *living, uint8_t *steps) 
     int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
     uint32_t *here = v->layout == MASKS ? octet_word(v, living, input, output) : living + slot_of(v, input, output);
     if (v->layout == MASKS) {
-      if (*here >> input % 32 & 1) return -1;
-      *here |= 1u << input % 32;
+      if (*here >> input % CSP_OCTET & 1) return -1;
+      *here |= 1u << input % CSP_OCTET;
     } else if (v->layout == QUADS) *here |= 1u << (input % CSP_BANK / 4);
     else if (v->layout == CHUNKS) *here |= 1u << (input % CSP_BANK / CSP_CHUNK);
     else ++*here;
@@ -180,10 +181,13 @@ static int fill_masks(const Values *v, const uint32_t *words, uint8_t *data, int
   for (int64_t i = 0; i < v->count; i++) {
     if (is_zero(v, i)) continue;
     int64_t input = v->order[i] / v->outputs, output = v->order[i] % v->outputs;
-    uint8_t *start = starts[(output / CSP_LANES) * octets_of(v) + input / 32], *to = start + 64;
+    uint8_t *start = starts[(output / CSP_LANES) * octets_of(v) + input / CSP_OCTET], *to = start + 64;
     uint64_t mask;
-    for (int quad = 0; quad < input % 32 / 4; quad++) memcpy(&mask, start + 8 * quad, 8), to += __builtin_popcountll(mask);
-    memcpy(&mask, start + input % 32 / 4 * 8, 8);
+    for (int quad = 0; quad < input % CSP_OCTET / 4; quad++) {
+      memcpy(&mask, start + 8 * quad, 8);
+      to += __builtin_popcountll(mask);
+    }
+    memcpy(&mask, start + input % CSP_OCTET / 4 * 8, 8);
     to += __builtin_popcountll(mask & ((1ull << (output % CSP_LANES * 4 + input % 4)) - 1));
     *to = ((const uint8_t *)v->values)[i];
     sums[output] += ((const int8_t *)v->values)[i];
