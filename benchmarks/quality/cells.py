@@ -31,7 +31,6 @@ HEADS: dict[str, rows.Setting] = {  # so that both have 0.2 to 0.4 million weigh
     "transducer": {"model.head": "transducer", "model.predictor": 64, "model.joint": 64},
 }
 WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
-SENTENCES_FILE = "sentences.json.gz"
 TRIAL = "trial"  # a folder of results that chose a setting, on validation words only
 pruning.METHODS["l1"] = rows.l1  # for this benchmark only
 
@@ -42,18 +41,22 @@ class Cell(NamedTuple):
     target: float  # the share that is zero; of N:M, what N and M say
     row: str
     seed: int
+    unheard: str = ""  # a speaker of whom training hears nothing, and the test nobody else
 
     def __str__(self) -> str:
-        return f"{self.head}/{self.structure.replace(':', 'of')}-{self.target:g}/{self.row}/{self.seed}"
+        head = "-".join(filter(None, (self.head, self.unheard)))
+        return f"{head}/{self.structure.replace(':', 'of')}-{self.target:g}/{self.row}/{self.seed}"
 
     @classmethod
     def named(cls, said: str) -> "Cell":
         """The cell that prints as `said`."""
-        found = re.fullmatch(r"(\w+)/(\w+)-([\d.]+)/([^/]+)/(\d+)", said)
+        found = re.fullmatch(r"(\w+)(?:-(\w+))?/(\w+)-([\d.]+)/([^/]+)/(\d+)", said)
         if not found or found[1] not in HEADS:
-            raise SystemExit(f"{said!r} is no cell such as ctc/entries-0.9/gradual/0 or ctc/12of128-0.90625/gradual/0")
-        head, structure, target, row, seed = found.groups()
-        return cls(head, re.sub(r"(\d)of(\d)", r"\1:\2", structure), float(target), row, int(seed))
+            examples = "ctc/entries-0.9/gradual/0, ctc/12of128-0.90625/gradual/0 or ctc-theo/entries-0.9/gradual/0"
+            raise SystemExit(f"{said!r} is no cell such as {examples}")
+        head, unheard, structure, target, row, seed = found.groups()
+        structure = re.sub(r"(\d)of(\d)", r"\1:\2", structure)
+        return cls(head, structure, float(target), row, int(seed), unheard or "")
 
     @property
     def result(self) -> Path:
@@ -83,6 +86,7 @@ class Cell(NamedTuple):
 def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, Any]:
     """Trains it, or goes on with it, hears the tests, and keeps what was heard."""
     folder = runs / str(cell)
+    data = corpus(data, cell.unheard)
     overrides = [*cell.overrides(data / MAIN / "manifest.tsv"), *_first(cell, runs, folder)]
     start = time.time()
     report = session.train(RECIPE, folder, overrides, resume=(folder / "config.toml").exists(), quiet=quiet)
@@ -132,7 +136,7 @@ def together(row: list[Cell], data: Path, runs: Path) -> None:
     """Trains cells that differ in their seed only in one program, as a GPU likes it; `run` then finishes each."""
     left = [cell for cell in row if not (runs / str(cell) / "report.json").exists()]
     if len(left) > 1:
-        manifest_ = data / MAIN / "manifest.tsv"
+        manifest_ = corpus(data, row[0].unheard) / MAIN / "manifest.tsv"
         train_row.train(RECIPE, [runs / str(cell) for cell in left], [cell.overrides(manifest_) for cell in left])
 
 
@@ -143,7 +147,17 @@ def _heard(model: Path, folder: Path) -> str:
     return " ".join("".join(str(WORDS.index(word)) for word in one.heard.split()) for one in found.scored)
 
 
-def sentences(data: Path) -> None:
+def corpus(data: Path, unheard: str) -> Path:
+    """The folder of the sentences, those of each noise in a folder of it."""
+    return data / f"without {unheard}" if unheard else data
+
+
+def sentences_of(unheard: str) -> Path:
+    """Where it is kept what the test says."""
+    return RESULTS / (f"sentences-{unheard}.json.gz" if unheard else "sentences.json.gz")
+
+
+def sentences(data: Path, out: Path) -> None:
     """Keeps beside the results what was said, and of which recordings each sentence was made."""
     found = {}
     for name in NOISE:
@@ -152,7 +166,7 @@ def sentences(data: Path) -> None:
         said = [("".join(str(WORDS.index(word)) for word in u.text.split()), made[u.id].split()) for u in spoken]
         found[name] = said
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / SENTENCES_FILE).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+    out.write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
 
 
 def load(path: Path) -> Any:

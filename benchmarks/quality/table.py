@@ -9,76 +9,66 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import heard
 import matplotlib
 import numpy as np
 import rows
+import unheard
 from cells import MAIN, Cell
-
-from csp.speech import paired, wer
-
-matplotlib.use("Agg")
+from heard import LOUDER, OURS, Results, plain, points
 from matplotlib import pyplot
 
+from csp.speech import paired
+
+matplotlib.use("Agg")
+
 OUT = Path("results")
-OURS = "compressed_sensing"
 HIGHEST = 0.6  # the rate of what is drawn: others did not learn
-LOUDER = "0 dB"  # than any noise of the training
 Column = tuple[str, str, float]  # head, structure, target
 
 
 def main() -> None:
-    said = cells.load(cells.RESULTS / cells.SENTENCES_FILE)
-    found = _read(said)
+    results = heard.read()
+    found = {cell: result for cell, result in results.items() if not cell.unheard}
     if not found:
         raise SystemExit(f"{cells.RESULTS} has no results: run benchmarks/quality/run.py first")
     columns = sorted({(c.head, c.structure, c.target) for c in found})
     records = [_record(column, row, found) for column in columns for row in rows.ROWS]
     records = [record for record in records if record]
-    comparisons = [line for column in columns for line in _compare(column, found, said)]
+    comparisons = [line for column in columns for line in _compare(column, found)]
     parts = [record for column in columns for row in rows.ABLATIONS if (record := _record(column, row, found))]
     tried = _tried(found)
     OUT.mkdir(exist_ok=True)
-    everything = {"rows": records, "ablations": parts, "pairs": comparisons, "trials": tried}
+    strangers = unheard.records(results)
+    everything = {"rows": records, "ablations": parts, "pairs": comparisons, "unheard": strangers, "trials": tried}
     (OUT / "quality.json").write_text(json.dumps(everything, indent=1) + "\n")
     text = "\n".join(
-        [*_table(records), "", *_pairs(comparisons), "", *_ablations(parts, records), "", *_search(tried), ""]
+        [
+            *_table(records),
+            "",
+            *_pairs(comparisons),
+            "",
+            *unheard.table(strangers),
+            "",
+            *_ablations(parts, records),
+            "",
+            *_search(tried),
+            "",
+        ]
     )
     (OUT / "quality.md").write_text(text)
     print(text)
     _picture(records, OUT / "quality.png")
 
 
-def _read(said: dict[str, Any]) -> dict[Cell, dict[str, Any]]:
-    """Every result, with the errors of each word under each noise."""
-    found = {}
-    for path in sorted(cells.RESULTS.glob("*/*/*/*.json.gz")):
-        result = cells.load(path)
-        cell = Cell.named(result["cell"])
-        if cell.row in rows.ROWS or cell.row in rows.ABLATIONS:
-            result["errors"] = {
-                name: _errors(said[MAIN if name == "int8" else name], heard) for name, heard in result["heard"].items()
-            }
-            found[cell] = result
-    return found
-
-
-def _errors(said: list[tuple[str, list[str]]], heard: str) -> np.ndarray:
-    """Of every word of the test, in order."""
-    lines = heard.split(" ")
-    if len(lines) != len(said):
-        raise SystemExit(f"{len(lines)} sentences heard of {len(said)}: these results are of another corpus")
-    each = [wer.charged(" ".join(right), " ".join(line)) for (right, _), line in zip(said, lines, strict=True)]
-    return np.concatenate(each)
-
-
-def _of(column: Column, row: str, found: dict[Cell, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+def _of(column: Column, row: str, found: Results) -> dict[int, dict[str, Any]]:
     """seed -> result; a dense model stands in every column of its head."""
     if row == "dense":
         column = (column[0], "entries", 0.0)
     return {cell.seed: result for cell, result in found.items() if (*cell[:3], cell.row) == (*column, row)}
 
 
-def _record(column: Column, row: str, found: dict[Cell, dict[str, Any]]) -> dict[str, Any] | None:
+def _record(column: Column, row: str, found: Results) -> dict[str, Any] | None:
     results = list(_of(column, row, found).values())
     if not results or (row == "dense") != (column[2] == 0):
         return None
@@ -103,7 +93,7 @@ def _error(many: list[float]) -> float | None:
     return float(np.std(many, ddof=1) / len(many) ** 0.5) if len(many) > 1 else None
 
 
-def _compare(column: Column, found: dict[Cell, dict[str, Any]], said: dict[str, Any]) -> list[dict[str, Any]]:
+def _compare(column: Column, found: Results) -> list[dict[str, Any]]:
     """Ours less each other row, on the seeds that both have; Holm's correction is for all rows of the column."""
     ours, lines = _of(column, OURS, found), []
     for row in rows.ROWS:
@@ -112,22 +102,15 @@ def _compare(column: Column, found: dict[Cell, dict[str, Any]], said: dict[str, 
         if row == OURS or not seeds:
             continue
         lines.append({"head": column[0], "structure": column[1], "target": column[2], "row": row, "seeds": len(seeds)})
-        pairs = [(ours[seed]["errors"], theirs[seed]["errors"]) for seed in seeds]
-        lines[-1] |= _difference(pairs, MAIN, said)._asdict()
-        lines[-1]["louder"] = _difference(pairs, LOUDER, said)._asdict()
+        both = [[ours[seed]] for seed in seeds], [[theirs[seed]] for seed in seeds]
+        lines[-1] |= heard.difference(*both, MAIN)._asdict()
+        lines[-1]["louder"] = heard.difference(*both, LOUDER)._asdict()
     for line, p in zip(lines, paired.holm([line["p"] for line in lines]), strict=True):
         line["holm"] = p
     return lines
 
 
-def _difference(pairs: list[tuple[dict[str, Any], dict[str, Any]]], noise: str, said: dict[str, Any]) -> Any:
-    utterance = np.repeat(np.arange(len(said[noise])), [len(text) for text, _ in said[noise]])
-    recording = [clip for _, clips in said[noise] for clip in clips]
-    a, b = (np.stack([pair[i][noise] for pair in pairs]) for i in range(2))
-    return paired.difference(a, b, [utterance, recording])
-
-
-def _tried(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+def _tried(found: Results) -> list[dict[str, Any]]:
     """What each setting of a method gets of the validation words, with the seed 0; the first is the row itself."""
     lines = []
     for path in sorted(cells.RESULTS.glob(f"*/*/{cells.TRIAL}-*/0.json.gz")):
@@ -149,7 +132,7 @@ def _ablations(parts: list[dict[str, Any]], records: list[dict[str, Any]]) -> li
     columns = {(p["head"], p["structure"], p["target"]) for p in parts}
     beside = [r for r in records if (r["head"], r["structure"], r["target"]) in columns and _is_beside(r["row"])]
     for one in sorted([*parts, *beside], key=lambda r: (r["head"], r["structure"], r["target"], r["wer"][MAIN])):
-        name = f"{_plain(one['row'])}, {one['head']}, {one['structure']} {one['target']:.1%}"
+        name = f"{plain(one['row'])}, {one['head']}, {one['structure']} {one['target']:.1%}"
         lines.append(f"| {name} | {_said(one)} | {one['wer']['0 dB']:.1%} |")
     return lines if parts else []
 
@@ -163,7 +146,7 @@ def _search(tried: list[dict[str, Any]]) -> list[str]:
     for one in tried:
         where = f"{one['head']}, {one['structure']} {one['target']:.1%}"
         said = ", ".join(f"{key} = {value}" for key, value in one["setting"].items() if key != "sparsity.method")
-        lines.append(f"| {_plain(one['method'])}, {where} | {said or 'as it is'} | {100 * one['valid']:.2f} |")
+        lines.append(f"| {plain(one['method'])}, {where} | {said or 'as it is'} | {100 * one['valid']:.2f} |")
     return lines if tried else []
 
 
@@ -176,22 +159,18 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
         lines += ["|---" * (len(columns) + 1) + "|"]
         for row in rows.ROWS:
             if any((row, *column) in by for column in columns):
-                shown = f"**{_plain(row)}**" if row == OURS else _plain(row)
+                shown = f"**{plain(row)}**" if row == OURS else plain(row)
                 lines.append(f"| {shown} | " + " | ".join(_said(by.get((row, *c))) for c in columns) + " |")
         lines += ["", f"| {head} | 10 dB | 0 dB | int8 less float32 | training's products, of dense | s |"]
         lines += ["|---" * 6 + "|"]
         for record in (r for r in records if r["head"] == head):
             w = record["wer"]
-            name = f"{_plain(record['row'])}, {record['structure']} {record['target']:.1%}"
+            name = f"{plain(record['row'])}, {record['structure']} {record['target']:.1%}"
             lines.append(
                 f"| {name} | {w['10 dB']:.2%} | {w['0 dB']:.2%} "
                 f"| {100 * (w['int8'] - w[MAIN]):+.2f} | {record['flops']:.2f} | {record['seconds']:.0f} |"
             )
     return lines[1:]
-
-
-def _plain(row: str) -> str:
-    return row.replace("_", " ")
 
 
 def _said(record: dict[str, Any] | None) -> str:
@@ -203,16 +182,12 @@ def _said(record: dict[str, Any] | None) -> str:
 
 
 def _pairs(comparisons: list[dict[str, Any]]) -> list[str]:
-    lines = [f"| {_plain(OURS)} less | points (95 %) | p | Holm | seeds | in noise of {LOUDER} |", "|---" * 6 + "|"]
+    lines = [f"| {plain(OURS)} less | points (95 %) | p | Holm | seeds | in noise of {LOUDER} |", "|---" * 6 + "|"]
     for c in comparisons:
-        name = f"{_plain(c['row'])}, {c['head']}, {c['structure']} {c['target']:.1%}"
+        name = f"{plain(c['row'])}, {c['head']}, {c['structure']} {c['target']:.1%}"
         chances = f"{_chance(c['p'])} | {_chance(c['holm'])}"
-        lines.append(f"| {name} | {_points(c)} | {chances} | {c['seeds']} | {_points(c['louder'])} |")
+        lines.append(f"| {name} | {points(c)} | {chances} | {c['seeds']} | {points(c['louder'])} |")
     return lines
-
-
-def _points(c: dict[str, Any]) -> str:
-    return f"{100 * c['mean']:+.2f} ({100 * c['low']:+.2f} to {100 * c['high']:+.2f})"
 
 
 def _chance(p: float) -> str:
@@ -241,7 +216,7 @@ def _picture(records: list[dict[str, Any]], out: Path) -> None:
             own = {"linewidth": 2.6, "color": "crimson", "zorder": 3}
             hue = pyplot.cm.tab20(2 * names.index(row) % 20 + names.index(row) // 10)  # the same for both heads
             style = own if row == OURS else {"linewidth": 1.2, "color": hue}
-            axis.errorbar(places, rate, error, label=_plain(row), capsize=3, marker="o", markersize=4, **style)
+            axis.errorbar(places, rate, error, label=plain(row), capsize=3, marker="o", markersize=4, **style)
         axis.set(title=f"{head}: connected digits in noise", xlabel="weights that are zero", yscale="log")
         axis.set_xticks(range(len(targets)), [f"{100 * t:g} %" for t in targets])
         axis.set_yticks([0.5, 1, 2, 3, 5, 10, 20, 30], ["0.5", "1", "2", "3", "5", "10", "20", "30"])
