@@ -73,8 +73,11 @@ class Metric:
             return jnp.where(jnp.any(score != 0), score, size)
         if self.diagonal is _unit_diagonal:
             return size
-        diagonal = self.diagonal(sight)
-        return jnp.where(jnp.any(diagonal > 0), jnp.sqrt(diagonal), 1) * size
+        return jnp.where(self.has_seen(sight), jnp.sqrt(self.diagonal(sight)), 1) * size
+
+    def has_seen(self, sight: Sight) -> jax.Array:
+        """Does it know anything but the magnitude by now?"""
+        return jnp.any(self.diagonal(sight) > 0)
 
     @property
     def pool(self) -> Pool:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from csp import lowrank, rules, select, shrinkage, solve
+from csp import lowrank, metrics, rules, select, shrinkage, solve
 from csp.rules import Rule, Target
 from csp.structures import NofM, Pool, Rank, Structure, euclidean, keep_count
 
@@ -81,8 +81,8 @@ def compress(
         w = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         _check_options(target, gram.get(target.path), worth.get(target.path), solver)
         if target.path in worth:
-            support = _projection(target, share).support(jnp.asarray(worth[target.path]), target.rule.metric.pool)
-            new = shrinkage.hard(w, support)
+            seen, pool = jnp.asarray(worth[target.path], w.dtype), _metric(target.rule).pool
+            new = shrinkage.hard(w, _projection(target, share).support(seen, pool))
         else:
             new = _prune(target, w, gram.get(target.path), solver, share)
         leaves[target.index] = new.astype(target.dtype)
@@ -114,7 +114,8 @@ def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
     if not isinstance(project.structure, NofM) and project.structure.pooled:
         raise ValueError(f"sparsegpt chooses single entries, not {project.structure}: use admm or trimmed")
     size = w.shape[0]
-    damped = gram + _DAMPING * jnp.mean(jnp.diag(gram)) * jnp.eye(size)
+    typical = jnp.mean(jnp.diag(gram))
+    damped = gram + jnp.where(typical > 0, _DAMPING * typical, 1) * jnp.eye(size)
     upper = jnp.linalg.cholesky(jnp.linalg.inv(damped)).T  # U^T U = G^-1: row i says who makes up for input i
     price = jnp.diag(upper)[:, None]
     first = project.support(jnp.abs(w) / price)
@@ -160,7 +161,7 @@ def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver 
     if isinstance(target.structure, Rank):
         if gram is None:
             return lowrank.dense(lowrank.factor(w, target.kept))
-        if rule.metric.name == "activation":
+        if _metric(rule).name == "activation":
             return lowrank.dense(lowrank.factor_scaled(w, target.kept, jnp.sqrt(jnp.diag(gram))))
         return lowrank.dense(lowrank.factor_whitened(w, target.kept, gram))
     project = _projection(target, kept)
@@ -190,13 +191,18 @@ def _projection(target: Target, kept: int | None) -> Projection:
     return Projection(target.structure, target.shape, kept)
 
 
+def _metric(rule: Rule) -> metrics.Metric:
+    return rule.metric or metrics.magnitude()
+
+
 def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
-    if rule.metric.name == "magnitude":
+    metric = _metric(rule).name
+    if metric == "magnitude":
         return magnitude if gram is None else admm
-    if rule.metric.name == "activation" and gram is not None:
+    if metric == "activation" and gram is not None:
         return wanda
     raise ValueError(
-        f"rule {rule.pattern!r}: compress sees no gradients and cannot tell {rule.metric}; use magnitude, "
+        f"rule {rule.pattern!r}: compress sees no gradients and cannot tell {metric}; use magnitude, "
         "or activation with a Gram matrix"
     )
 
@@ -208,7 +214,7 @@ def _joint_budgets(targets: list[Target], leaves: list, worth: Mapping[str, jax.
         mine = [t for t in targets if t.group == group]
         rule = mine[0].rule
         entries = [worth.get(t.path, jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
-        worths = [t.structure.layout(entry, rule.metric.pool) for t, entry in zip(mine, entries, strict=True)]
+        worths = [t.structure.layout(entry, _metric(rule).pool) for t, entry in zip(mine, entries, strict=True)]
         total = keep_count(sum(worth.size for worth in worths), rule.target())
         shares = rule.budget.allocate(worths, total)
         kept |= {t.index: int(share) for t, share in zip(mine, shares, strict=True)}

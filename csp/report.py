@@ -66,7 +66,7 @@ def report(params: Any, state: Any = None) -> Report:
 
 
 def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: bool = True) -> None:
-    """Raises `csp.BudgetError`, naming every tensor that misses its budget; counts units in integers.
+    """Raises `csp.BudgetError`, naming every tensor that misses its budget or has NaN; counts units in integers.
 
     Args:
       params: the parameters after training.
@@ -76,7 +76,7 @@ def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: boo
     """
     targets = rules.bind(params, rules.complete(rules_, sparsity, params))
     leaves = jax.tree.leaves(params)
-    misses = []
+    misses = [f"{t.path!r} has NaN" for t in targets if np.isnan(np.asarray(leaves[t.index], np.float32)).any()]
     for group in sorted({t.group for t in targets}):
         mine = [t for t in targets if t.group == group]
         if mine[0].rule.budget.joint:
@@ -150,7 +150,7 @@ def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:
 
 def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> dict[str, int]:
     """What it takes in each codec of `csp.formats`, values in their dtype."""
-    if leaf.ndim < 2:
+    if leaf.ndim < 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return {"dense": leaf.nbytes}
     sizes = tensor.sizes(leaf, hint=(structure.n, structure.m) if isinstance(structure, structures.NofM) else None)
     if not isinstance(structure, structures.NofM):

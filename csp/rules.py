@@ -9,7 +9,8 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,9 @@ import numpy as np
 from csp import budgets, metrics, structures
 from csp.schedules import Schedule
 
-NOT_BY_DEFAULT = r"(.*/)?[^/]*(bias|scale|norm|embed|position|pos_enc|lm_head|logits|output)[^/]*(/.*)?"
+_MODULES = r"(.*/)?[^/]*(embed|position|pos_enc)[^/]*(/.*)?"  # with all that is in them
+_LAST = r"(.*/)?[^/]*(bias|(?<![a-z])scale(?![a-z])|norm|lm_head|logits|output)[^/]*(/[^/]*)?"  # a leaf or its module
+NOT_BY_DEFAULT = rf"{_MODULES}|{_LAST}"
 
 
 class BudgetError(ValueError):
@@ -33,14 +36,14 @@ class Rule:
     Args:
       pattern: a regular expression for the whole path, e.g. "encoder/.*/kernel".
       structure: see `csp.structures`; None to leave the parameters alone.
-      metric: see `csp.metrics`; magnitude by default.
+      metric: see `csp.metrics`; by default the one that the method prefers, magnitude for most.
       sparsity: the final fraction of zeros, or an optax schedule of it; None where the structure fixes it (N of M).
       budget: see `csp.budgets`: which of the matching parameters gives how much; uniform by default.
     """
 
     pattern: str
     structure: structures.Structure | None = None
-    metric: metrics.Metric = dataclasses.field(default_factory=metrics.magnitude)
+    metric: metrics.Metric | None = None
     sparsity: float | Schedule | None = None
     budget: budgets.Budget = dataclasses.field(default_factory=budgets.uniform)
 
@@ -53,10 +56,15 @@ class Rule:
             raise ValueError(
                 f"rule {self.pattern!r} needs a structure such as csp.structures.entries(), got {self.structure!r}"
             )
-        if not isinstance(self.metric, metrics.Metric):
+        if not isinstance(self.metric, metrics.Metric | None):
             raise ValueError(f"rule {self.pattern!r} needs a metric such as csp.metrics.adam(), got {self.metric!r}")
         if self.structure is not None:
             self._check_sparsity(self.structure)
+        elif self.sparsity is not None or self.metric is not None:
+            raise ValueError(
+                f"rule {self.pattern!r} says how to prune, but not in which units: give it a structure such as "
+                "csp.structures.entries(); without one it leaves its parameters alone"
+            )
 
     def _check_sparsity(self, structure: structures.Structure):
         given = self.sparsity
@@ -133,15 +141,24 @@ class Target(NamedTuple):
 
 def path_name(path: Sequence[Any]) -> str:
     """("encoder", 0, .kernel) as "encoder/0/kernel"; the ".value" of a flax.nnx variable is not part of its name."""
-    names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
-    if len(names) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and names[-1] == "value":
-        names.pop()
-    return "/".join(names)
+    wrapped = len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value"
+    return _joined(path[:-1] if wrapped else path)
+
+
+def _joined(path: Sequence[Any]) -> str:
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def path_names(params: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple, str, Any]]:
+    """(key path, name, leaf) for every leaf, in jax's order. A ".value" that has siblings is a name like others."""
+    flat = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_leaf)
+    held = Counter(path[:-1] for path, _ in flat)
+    return [(path, path_name(path) if held[path[:-1]] == 1 else _joined(path), leaf) for path, leaf in flat]
 
 
 def named_leaves(params: Any) -> list[tuple[str, Any]]:
     """(path, leaf) for every leaf, in jax's order."""
-    return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    return [(name, leaf) for _, name, leaf in path_names(params)]
 
 
 def is_matrix(shape: Sequence[int]) -> bool:
@@ -151,7 +168,7 @@ def is_matrix(shape: Sequence[int]) -> bool:
 
 def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[Target]:
     """The parameters that the rules prune, with their exact budgets."""
-    flat = [(key_path, path_name(key_path), leaf) for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    flat = path_names(params)
     owners = [
         next((n for n, rule in enumerate(rules) if re.fullmatch(rule.pattern, path)), None) for _, path, _ in flat
     ]
@@ -212,7 +229,7 @@ def _no_match(pattern: str, paths: Sequence[str]) -> str:
 def default_rules(params: Any, sparsity: float | Schedule) -> tuple[Rule, ...]:
     """The short form's rules: every matrix that is not an embedding, an output layer or a positional term."""
     spared = [name for name, leaf in named_leaves(params) if re.fullmatch(NOT_BY_DEFAULT, name.lower())]
-    rest = [name for name, leaf in named_leaves(params) if name not in spared and is_matrix(jnp.shape(leaf))]
+    rest = [name for name, leaf in named_leaves(params) if name not in spared and _is_prunable(leaf)]
     if not rest:
         raise ValueError(
             "sparsify(..., sparsity=...) prunes no embedding, output layer, norm or bias unasked, and there is nothing "
@@ -220,6 +237,10 @@ def default_rules(params: Any, sparsity: float | Schedule) -> tuple[Rule, ...]:
         )
     spare = tuple(Rule(re.escape(name)) for name in spared)
     return (*spare, Rule("|".join(map(re.escape, rest)), structures.entries(), sparsity=sparsity))
+
+
+def _is_prunable(leaf: Any) -> bool:
+    return is_matrix(jnp.shape(leaf)) and jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
 
 
 def complete(given: Sequence[Rule], sparsity: float | Schedule | None, params: Any) -> tuple[Rule, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from csp import driver, methods, placement, rules, schedules, views
+from csp import driver, methods, moments, placement, rules, schedules, views
 from csp import nonfinite as nonfinite_
 from csp.methods import Method
 from csp.rules import Rule
@@ -66,22 +66,24 @@ def sparsify(
     placement.refuse_type(inner)
     inner = optax.with_extra_args_support(inner)
 
-    def plan(params) -> views.Plan:
+    def plan(params, inner_state) -> views.Plan:
         targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
-        views.check_targets(targets, method)
-        return views.Plan(targets, method, nonfinite_.finite if nonfinite == "drop" else lambda g: g)
+        clean = nonfinite_.finite if nonfinite == "drop" else lambda g: g
+        now = views.Plan(targets, method, clean, moments.second_moments(inner_state, params).keys())
+        views.check(now)
+        return now
 
     def init(params):
         placement.refuse_surroundings()
-        now = plan(params)
         inner_state = inner.init(params)
+        now = plan(params, inner_state)
         placement.refuse_optimizer(inner, inner_state, params, now.targets)
         return driver.first_state(now, inner_state, params)
 
     def update(updates, state, params=None, **extra):
         if params is None:
             raise ValueError("sparsify needs the parameters: call tx.update(grads, state, params)")
-        now = plan(params)
+        now = plan(params, state.inner)
         seen = extra.get("activations") or {}
 
         def step(gradients, activations):

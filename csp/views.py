@@ -1,6 +1,6 @@
 """What does a method see of each parameter at this step, and how many units may it keep?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +19,22 @@ class Plan(NamedTuple):
     targets: Sequence[Target]
     method: Method
     clean: Callable[[jax.Array], jax.Array]  # of gradients, where they are read
+    adaptive: Collection[int] = ()  # the leaves of which the optimizer keeps a second moment
 
     def metric(self, target: Target) -> metrics.Metric:
-        return self.method.metric or target.rule.metric
+        """The method's own, or the rule's, or the one that the method prefers, where it can be had."""
+        said = self.method.metric or target.rule.metric
+        if said is not None:
+            return said
+        preferred = self.method.prefers or metrics.magnitude()
+        lacks = preferred.needs_second and target.index not in self.adaptive
+        return metrics.magnitude() if lacks or target.is_rank else preferred
 
 
-def check_targets(targets: Sequence[Target], method: Method) -> None:
+def check(plan: Plan) -> None:
     """What no rule knows alone: can this method do that?"""
-    for target in targets:
+    method = plan.method
+    for target in plan.targets:
         if callable(target.rule.sparsity):
             final_value(target.rule.pattern, target.rule.sparsity, method.clock.end, f"the freeze of {method.name}")
         if target.is_rank and method.project_rank is None:
@@ -34,7 +42,7 @@ def check_targets(targets: Sequence[Target], method: Method) -> None:
                 f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing "
                 "with its dual iterate, ste, gradual, one_shot or acdc, or csp.lowrank.ladder"
             )
-        metric = method.metric or target.rule.metric
+        metric = plan.metric(target)
         if target.is_rank and metric != metrics.magnitude():
             raise ValueError(
                 f"{target.path!r}: a rank is chosen by singular values, and metric {metric} knows none: use "

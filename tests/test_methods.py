@@ -1,6 +1,5 @@
 """Does each method do what it is named for?"""
 
-import dataclasses
 import itertools
 
 import jax
@@ -10,38 +9,10 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from one_matrix import SHAPE, W, counts, largest, run
 
-import csp
-from csp import methods, schedules, shrinkage, structures
+from csp import methods, schedules, structures
 from csp.methods import Clock, Method, clock_for
-
-SHAPE = (4, 5)
-W = np.random.default_rng(0).permutation(np.arange(1.0, 21.0)).reshape(SHAPE).astype(np.float32)
-
-
-def run(method, gradients=None, w=W, sparsity=0.5, inner=None, structure=None, steps=None):
-    """The weights before, and after each step; `gradients(step)` is zero by default. And every state."""
-    rule = csp.Rule("w", structure or structures.entries(), sparsity=sparsity)
-    tx = csp.sparsify(inner or optax.sgd(1.0), rule, method=method)
-    params = {"w": jnp.asarray(w)}
-    state = tx.init(params)
-    weights, states, update = [np.asarray(params["w"])], [state], jax.jit(tx.update)
-    for step in range(method.steps if steps is None else steps):
-        gradient = np.zeros(w.shape, np.float32) if gradients is None else gradients(step)
-        updates, state = update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
-        params = optax.apply_updates(params, updates)
-        weights.append(np.asarray(params["w"]))
-        states.append(state)
-    return weights, states
-
-
-def counts(weights) -> list[int]:
-    return [int(np.sum(w != 0)) for w in weights]
-
-
-def largest(k: int, worth=W) -> np.ndarray:
-    return worth >= np.sort(worth, axis=None)[-k]
-
 
 fractions = some.floats(0, 1)
 
@@ -97,64 +68,6 @@ def test_gradual_regrowth_exchanges_for_the_largest_gradients():
         method = methods.gradual(20, begin=0.1, end=0.8, every=1, regrow=regrow)
         weights, _ = run(method, lambda step: -1e-3 * smallest)
         np.testing.assert_array_equal(weights[7][smallest] != 0, alive)
-
-
-def test_the_dual_iterate_remembers_what_it_prunes():
-    """The smallest weights are pruned, their shadows grow under the gradient, and they come back."""
-    smallest = W <= 4
-    method = methods.compressed_sensing(20, methods.dual(0.0, firm=1.0), begin=0.0, full=0.2, freeze=0.9, every=1)
-    weights, states = run(method, lambda step: -2.0 * smallest * (step > 4))
-    assert not np.any(weights[5][smallest])
-    assert np.all(weights[-1][smallest] != 0)
-    np.testing.assert_allclose(states[-1].memory[0].fast[smallest], W[smallest] + 30)
-    assert counts(weights)[5:] == [10] * 16
-
-
-def test_the_pull_shrinks_the_tail_of_the_shadow_by_its_sum():
-    """By the product of 1 / (1 + c_t), with c_t = 3 pull x^2 / span, on what is dead from the first step on."""
-    method = methods.compressed_sensing(40, methods.dual(2.0, firm=1.0), begin=0.0, full=0.0, freeze=0.9, every=1)
-    _, states = run(method)
-    shadow = np.asarray(states[-1].memory[0].fast)
-    c = [3 * 2.0 * (t / 36) ** 2 / 36 for t in range(37)]
-    np.testing.assert_allclose(shadow[largest(10)], W[largest(10)])
-    np.testing.assert_allclose(shadow[~largest(10)], W[~largest(10)] / np.prod(1 + np.array(c)), rtol=1e-4)
-    assert sum(c) == pytest.approx(2.0, rel=0.1)
-
-
-@pytest.mark.parametrize("gamma", [1.0, 1.5, np.inf])
-def test_the_projection_of_the_shadow_is_firm_and_the_shadow_becomes_it(gamma):
-    """10 is the largest dead magnitude, of 11 to 20 that live."""
-    method = methods.compressed_sensing(20, methods.dual(0.0, firm=gamma), begin=0.0, full=0.0, freeze=0.5, every=1)
-    weights, states = run(method)
-    expected = np.where(largest(10), shrinkage.firm(W, 10.0, gamma), 0)
-    for step in (0, 5, 10, 15):
-        np.testing.assert_allclose(weights[step + 1], expected, rtol=1e-6)
-    np.testing.assert_array_equal(weights[10], weights[-1])
-    np.testing.assert_allclose(np.asarray(states[-1].memory[0].fast)[largest(10)], expected[largest(10)], rtol=1e-6)
-
-
-def test_each_competition_has_a_threshold_of_its_own():
-    w = np.array([[4.0], [3.0], [2.0], [1.0], [0.4], [0.3], [0.2], [0.1]], np.float32)
-    method = methods.compressed_sensing(20, methods.dual(0.0, firm=2.0), begin=0.0, full=0.0, freeze=0.5, every=1)
-    weights, _ = run(method, w=w, sparsity=None, structure=structures.n_of_m(2, 4))
-    np.testing.assert_allclose(weights[5][:, 0], [4, 2, 0, 0, 0.4, 0.2, 0, 0], rtol=1e-6)
-
-
-def test_blocks_fade_as_a_whole():
-    w = np.array([[3.0, 6.0], [4.0, 8.0], [0.0, 30.0], [2.0, 40.0]], np.float32)  # norms 5, 10, 2, 50
-    method = methods.compressed_sensing(20, methods.dual(0.0, firm=4.0), begin=0.0, full=0.0, freeze=0.5, every=1)
-    weights, _ = run(method, w=w, structure=structures.blocks(2, 1))
-    faded = 4 / 3 * (10 - 5) / 10
-    np.testing.assert_allclose(weights[5], [[0, 6 * faded], [0, 8 * faded], [0, 30], [0, 40]], rtol=1e-6)
-
-
-def test_the_straight_through_estimator_is_the_bare_dual_iterate():
-    """With the same path of the budget."""
-    ste = methods.ste(20, every=2)
-    ours = dataclasses.replace(methods.compressed_sensing(20, methods.dual(0.0, 1.0), freeze=1.0, every=2), name="ste")
-    draw = np.random.default_rng(1).normal(size=(20, *SHAPE))
-    a, b = (run(method, lambda step: draw[step])[0] for method in (ste, ours))
-    np.testing.assert_array_equal(a[-1], b[-1])
 
 
 def test_cycles_decompress_between_compressions():

@@ -169,3 +169,16 @@ def test_dtype_and_other_parameters_stay():
 def test_misuse_is_refused(rule, options, message):
     with pytest.raises(ValueError, match=message):
         csp.compress({"w": jnp.ones((8, 8))}, rule, **options)
+
+
+def test_sparsegpt_of_inputs_that_never_fire_is_magnitude():
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+    rule = Rule("w", structures.entries(), sparsity=0.5)
+    found = csp.compress({"w": w}, rule, gram={"w": jnp.zeros((8, 8))}, solver=oneshot.sparsegpt)
+    np.testing.assert_array_equal(found["w"], csp.compress({"w": w}, rule)["w"])
+
+
+def test_worth_may_be_whole_numbers():
+    worth = {"w": np.arange(16).reshape(4, 4)}
+    found = csp.compress({"w": jnp.ones((4, 4))}, Rule("w", structures.rows(), sparsity=0.5), worth=worth)
+    assert found["w"].any(axis=1).tolist() == [False, False, True, True]

@@ -166,3 +166,16 @@ def test_verify_of_a_joint_budget_counts_together():
     csp.verify({"a": jnp.ones((4, 4)), "b": jnp.zeros((4, 4))}, rule)
     with pytest.raises(BudgetError, match=r"'a', 'b' together keep 17"):
         csp.verify({"a": jnp.ones((4, 4)), "b": jnp.zeros((4, 4)).at[0, 0].set(1.0)}, rule)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_, jnp.uint8])
+def test_what_is_no_float_is_reported_as_it_is(dtype):
+    rows = csp.report({"w": jnp.ones((4, 4)), "ids": jnp.ones((4, 4), dtype)}).rows
+    assert {row.path: row.bytes["dense"] for row in rows}["ids"] == 16 * jnp.dtype(dtype).itemsize
+
+
+def test_verify_names_a_tensor_with_nan():
+    w = np.zeros((4, 4), np.float32)
+    w[0], w[1] = 1, np.nan
+    with pytest.raises(BudgetError, match="'w' has NaN"):
+        csp.verify({"w": w}, Rule("w", structures.entries(), sparsity=0.5))

@@ -96,6 +96,38 @@ def test_the_short_form_spares_embeddings_outputs_vectors_and_depthwise_kernels(
     assert set(targets) == {"encoder/0/kernel", "encoder/1/kernel"}
 
 
+def test_the_short_form_spares_output_layers_and_not_what_ends_a_block():
+    """Names of a BERT in flax; a norm is spared, and a convolution of many scales is not."""
+    dense = {"dense": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    block = {"attention": {"query": dense["dense"], "output": dense}, "intermediate": dense, "output": dense}
+    params = {"layer": {"0": block}, "multiscale": {"kernel": jnp.ones((4, 4))}, "output": {"kernel": jnp.ones((4, 9))}}
+    params["norm"] = params["ln_scale"] = jnp.ones((2, 4))
+    names = ["attention/output/dense", "attention/query", "intermediate/dense", "output/dense"]
+    found = bound(*rules.default_rules(params, 0.5), params=params)
+    assert set(found) == {*(f"layer/0/{name}/kernel" for name in names), "multiscale/kernel"}
+
+
+def test_the_short_form_leaves_what_is_no_number_of_a_network():
+    params = {"w": jnp.ones((4, 4)), "table": jnp.ones((4, 4), jnp.int32), "mask": jnp.ones((4, 4), bool)}
+    assert set(bound(*rules.default_rules(params, 0.5), params=params)) == {"w"}
+
+
+class Attention(NamedTuple):
+    query: object
+    value: object
+
+
+def test_a_field_that_is_called_value_keeps_its_name():
+    params = {"attention": Attention(jnp.ones((4, 4)), jnp.ones((4, 4)))}
+    assert set(bound(half("attention/.*"), params=params)) == {"attention/query", "attention/value"}
+
+
+@pytest.mark.parametrize("said", [{"sparsity": 0.9}, {"metric": metrics.adam()}])
+def test_a_rule_without_a_structure_only_leaves_alone(said):
+    with pytest.raises(ValueError, match=r"rule '\.\*' says how to prune.*give it a structure"):
+        Rule(".*", **said)
+
+
 @pytest.mark.parametrize(
     "spared", [{"embedding": jnp.ones((4, 4)), "gain": jnp.ones(4)}, {"bias": jnp.ones((2, 2))}, {}]
 )
@@ -183,7 +215,3 @@ def test_what_cannot_be_meant_is_refused_in_one_line(case):
 def test_a_budget_that_cannot_be_met_is_a_budget_error(case):
     with pytest.raises(csp.BudgetError):
         WRONG[case][0]()
-
-
-def test_a_metric_is_magnitude_unless_said():
-    assert half("w").metric == metrics.magnitude()

@@ -298,3 +298,10 @@ def check_meshes():
 
 if __name__ == "__main__":
     check_meshes()
+
+
+@pytest.mark.parametrize("size", [10, 100, 5000])
+def test_a_threshold_is_a_constant_to_gradients(size):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
+    slope = jax.grad(lambda x: jnp.sum(x * select.kth_largest(x, 5)))(x)
+    np.testing.assert_array_equal(slope, jnp.full(size, select.kth_largest(x, 5)))

@@ -215,6 +215,11 @@ def test_recovery_survives_degenerate_matrices(method):
     np.testing.assert_allclose(recover_each(a, y, 2, method) @ a.T, y, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_recovered_from_nothing(method):
+    assert not recover_each(np.zeros((ROWS, COLUMNS)), np.ones((TRIALS, ROWS)), 2, method).any()
+
+
 def test_recovery_takes_lists_and_whole_numbers():
     x = solve.recover([[2, 0, 0], [0, 1, 0], [0, 0, 4]], [2, 0, 12], k=2, method="omp")
     np.testing.assert_allclose(x, [1, 0, 3], atol=1e-6)

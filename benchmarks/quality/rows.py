@@ -49,7 +49,7 @@ def _dual(pull: float = 30.0, firm: float = 1.5, **options: Any) -> Setting:
     return _options(iterate="dual", iterate_options={"pull": pull, "firm": firm}, **options)
 
 
-ERK = {"sparsity.budget": "erk"}
+ERK, GLOBAL = {"sparsity.budget": "erk"}, {"sparsity.budget": "global"}
 TRIALS: dict[str, list[Setting]] = {
     "gradual": _settings(
         "gradual",
@@ -115,6 +115,10 @@ ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is
     "compressed_sensing_freeze_75": DEFAULT | _options(freeze=0.75),
     "compressed_sensing_freeze_97": DEFAULT | _options(freeze=0.97),
     "compressed_sensing_adam_metric": DEFAULT | {"sparsity.metric": "adam"},
+    "compressed_sensing_global": DEFAULT | GLOBAL,
+    "compressed_sensing_fisher_metric": DEFAULT | {"sparsity.metric": "fisher"},
+    "compressed_sensing_adam_metric_hard": DEFAULT | {"sparsity.metric": "adam"} | _dual(firm=1.0),
+    "compressed_sensing_adam_metric_beta1_50": DEFAULT | {"sparsity.metric": "adam", "train.beta1": 0.5},
     "compressed_sensing_beta1_50": DEFAULT | {"train.beta1": 0.5},
     "compressed_sensing_beta1_97": DEFAULT | {"train.beta1": 0.97},
     "compressed_sensing_trimmed_weaker": DEFAULT | _options(iterate="trimmed", iterate_options={"strength": 1.0}),
@@ -123,6 +127,8 @@ ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is
     | _options(iterate="trimmed", iterate_options={"shrink": "metric"}),
     "compressed_sensing_ista_gain_50": DEFAULT | _options(iterate="ista", iterate_options={"gain": 0.5}),
     "gradual_same_schedule": {"sparsity.method": "gradual"} | _options(begin=0.05, end=0.5),
+    "gradual_adam_metric": {"sparsity.method": "gradual", "sparsity.metric": "adam"},
+    "gradual_global": {"sparsity.method": "gradual"} | GLOBAL,
     "mask_of_gradual": MASKED | {MASK: "gradual"},  # found by it, and trained again from the first weights
     "mask_of_compressed_sensing": MASKED | {MASK: "compressed_sensing"},
 }

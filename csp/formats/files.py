@@ -186,10 +186,11 @@ def _provenance(params: Any, rules: Sequence["Rule"]) -> dict[str, dict[str, str
         return {}
     from csp.rules import bind
 
-    return {
-        t.path: {"rule": t.rule.pattern, "structure": str(t.rule.structure), "metric": str(t.rule.metric)}
-        for t in bind(params, rules)
-    }
+    found = {}
+    for t in bind(params, rules):
+        metric = {"metric": str(t.rule.metric)} if t.rule.metric else {}
+        found[t.path] = {"rule": t.rule.pattern, "structure": str(t.rule.structure), **metric}
+    return found
 
 
 def _n_of_m(notes: Mapping[str, str]) -> tuple[int, int] | None:

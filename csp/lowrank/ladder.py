@@ -18,7 +18,7 @@ import numpy as np
 
 from csp.lowrank import factors as low
 from csp.lowrank import ranks as budgets
-from csp.rules import NOT_BY_DEFAULT, is_matrix, path_name
+from csp.rules import NOT_BY_DEFAULT, is_matrix, path_names
 
 SELECT = rf"(?!(?i:{NOT_BY_DEFAULT})$).*"
 
@@ -77,12 +77,17 @@ def ladder(
     rungs = tuple(rungs)
     _check_rungs(rungs)
     tensors = _selected(params, select)
+    grams = _grams(gram, tensors)
+    total = sum(map(budgets.dense_bytes, tensors.values()))
+    budgets.check_budget(tensors, budgets.share(rungs[-1], total))
+    return _descend(params, rungs, tune, tensors, grams)
+
+
+def _grams(gram: Mapping[str, Any] | None, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     missing = [] if gram is None else [path for path in tensors if path not in gram]
     if missing:
         raise ValueError(f"no Gram matrix for {missing}: give one for every selected tensor, or select fewer")
-    total = sum(map(budgets.dense_bytes, tensors.values()))
-    budgets.check_budget(tensors, budgets.share(rungs[-1], total))
-    return _descend(params, rungs, tune, tensors, gram or dict.fromkeys(tensors))
+    return dict.fromkeys(tensors) if gram is None else gram
 
 
 def _descend(params, rungs, tune, tensors, gram) -> Iterator[Rung]:
@@ -108,7 +113,7 @@ def descend(
     tensors = _selected(params, select)
     total = sum(map(budgets.dense_bytes, tensors.values()))
     budgets.check_budget(tensors, budgets.share(fraction, total))
-    return _descended(params, fraction, tensors, gram or dict.fromkeys(tensors), norms)
+    return _descended(params, fraction, tensors, _grams(gram, tensors), norms)
 
 
 def _descended(params, fraction, tensors, gram, norms):
@@ -127,11 +132,11 @@ def _spectra(params: Any, tensors: Mapping[str, Any], gram: Mapping[str, Any]) -
 
 
 def _truncated(params: Any, ranks: Mapping[str, int], gram: Mapping[str, Any]) -> Any:
-    def shrink(path, leaf):
-        name = path_name(path)
-        return _shrink(leaf, ranks[name], gram[name]) if name in ranks else leaf
-
-    return jax.tree.map_with_path(shrink, params, is_leaf=_is_factors)
+    shrunk = [
+        _shrink(leaf, ranks[name], gram[name]) if name in ranks else leaf
+        for _, name, leaf in path_names(params, _is_factors)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(params, is_leaf=_is_factors), shrunk)
 
 
 def _shrink(w: Any, rank: int, gram: Any) -> Any:
@@ -173,8 +178,7 @@ def _pick(params: Any, paths: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_path(params: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree.flatten_with_path(params, is_leaf=_is_factors)
-    return {path_name(path): leaf for path, leaf in leaves}
+    return {name: leaf for _, name, leaf in path_names(params, _is_factors)}
 
 
 def _is_factors(x: Any) -> bool:

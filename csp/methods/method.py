@@ -187,6 +187,7 @@ class Method:
       free: steps on which the support is not fixed: a zero may come back whenever `step` says so.
       project_rank: on refreshes of `structures.rank()`; None refuses that structure.
       metric: overrides the rules' metric where the method is defined by one.
+      prefers: the metric of rules that name none; magnitude, where it is None or the optimizer lacks what it needs.
       forget_momentum: the optimizer's momentum of weights that are pruned or revived.
     """
 
@@ -202,7 +203,11 @@ class Method:
     free: Callable[[jax.Array], jax.Array] = never
     project_rank: Callable[..., jax.Array] | None = None
     metric: metrics.Metric | None = None
+    prefers: metrics.Metric | None = None
     forget_momentum: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "steps", int(self.steps))  # 1e4, say
 
 
 def clock_for(steps: int, begin: float, end: float, every: int | None = None, most: int = 100) -> Clock:
@@ -211,12 +216,13 @@ def clock_for(steps: int, begin: float, end: float, every: int | None = None, mo
     `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last
     step.
     """
-    if steps < 1:
-        raise ValueError(f"a method needs the length of training, steps >= 1, got {steps}")
+    if steps != int(steps) or steps < 1:
+        raise ValueError(f"a method needs the length of training, a whole number of steps >= 1, got {steps}")
     if not 0 <= begin <= end <= 1:
         raise ValueError(f"begin and end are fractions of the training, 0 <= begin <= end <= 1, got {begin} and {end}")
-    if every is not None and every < 1:
-        raise ValueError(f"every counts the steps between two refreshes, at least 1, got {every}")
+    if every is not None and (every != int(every) or every < 1):
+        raise ValueError(f"every counts the steps between two refreshes, a whole number of at least 1, got {every}")
+    steps, every = int(steps), int(every or max(1, min(most, steps // 100)))
     last = min(round(end * steps), steps - 1)
     first = min(round(begin * steps), last)
-    return Clock((*range(first, last, every or max(1, min(most, steps // 100))), last))
+    return Clock((*range(first, last, every), last))

@@ -86,12 +86,12 @@ def kth_largest(x: ArrayLike, k: ArrayLike, axis: Axes = None) -> Array:
         axis: the axes to reduce, None for all.
 
     Returns:
-        Array of the dtype of x without the reduced axes.
+        Array of the dtype of x without the reduced axes. It is a constant to `jax.grad`, as thresholds are.
 
     >>> float(kth_largest(jnp.array([3.0, -5.0, 1.0, 4.0]), 2))
     3.0
     """
-    x = jnp.asarray(x)
+    x = lax.stop_gradient(jnp.asarray(x))
     axes = _axes(x, axis)
     _check(k, group_size(x, axes), least=1)
     return _kth_largest(x, _whole(k, group_size(x, axes)), axes)

@@ -159,7 +159,8 @@ def _flatten(a, y):
 def _fit(a, y, keep):
     """Least squares on a support: normal equations, refined with residuals of the data itself."""
     kept = jnp.where(keep, a, 0)
-    jitter = 10 * jnp.finfo(a.dtype).eps * jnp.max(jnp.sum(kept**2, 0))
+    largest = jnp.max(jnp.sum(kept**2, 0))
+    jitter = 10 * jnp.finfo(a.dtype).eps * jnp.where(largest > 0, largest, 1)
     factor = jax.scipy.linalg.cho_factor(kept.T @ kept + jnp.diag(jnp.where(keep, jitter, 1)))
     x = jnp.zeros(a.shape[1], a.dtype)
     for _ in range(3):

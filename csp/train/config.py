@@ -155,7 +155,7 @@ class RuleConfig:
     pattern: str
     structure: str = ""
     target: float | None = None
-    metric: str = "magnitude"
+    metric: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +164,7 @@ class Sparsity:
 
     `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
     of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
+    The metric "" is the method's choice: "adam" of compressed sensing, "magnitude" of most others.
     The budget is "uniform", "erk", "global" or "lamp"; or "init", with the method "static": the zeros of `train.init`.
     The method "dense" prunes nothing. "calibrated" prunes a language model by what `options.batches` of data say of its
     weights (see `csp.train.calibrate`), in `options.rungs` steps, and trains what is left after each.
@@ -173,7 +174,7 @@ class Sparsity:
     target: float | None = None
     targets: tuple[float, ...] = ()
     structure: str = "entries"
-    metric: str = "magnitude"
+    metric: str = ""
     schedule: str = ""
     budget: str = "uniform"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -157,12 +157,13 @@ class Language(task.Task):
     ) -> tuple[Any, dict[str, Any]]:
         """By what these batches say."""
         sparsity, model = self.config.sparsity, calibrate.Model(self.losses, self._grams)
+        criterion = pruning.metric_of(sparsity)
         if sparsity.structure == "rank":
             assert target is not None  # the fraction of the bytes that factors save: configs without one are refused
-            params, norms = calibrate.factor(model, params, some, sparsity.metric, target, said.get("norms"))
+            params, norms = calibrate.factor(model, params, some, criterion, target, said.get("norms"))
             return params, said | {"ranks": lmfile.ranks_of(params), "norms": norms}
         rules = pruning.rules_of(sparsity, params, target)
-        return calibrate.prune(model, params, some, sparsity.metric, rules), said
+        return calibrate.prune(model, params, some, criterion, rules), said
 
     def shaped(self, params: Any, said: Mapping[str, Any]) -> Any:
         shapes = lm.factored(params, said.get("ranks", {}))

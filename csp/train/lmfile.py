@@ -58,5 +58,5 @@ def load(path: str | Path) -> Model:
 
 def ranks_of(params: Any) -> dict[str, int]:
     """Of the matrices that are two factors, by path."""
-    leaves = jax.tree.flatten_with_path(params, is_leaf=lambda x: isinstance(x, lowrank.Factors))[0]
-    return {csp.rules.path_name(path): leaf.rank for path, leaf in leaves if isinstance(leaf, lowrank.Factors)}
+    leaves = csp.rules.path_names(params, lambda x: isinstance(x, lowrank.Factors))
+    return {name: leaf.rank for _, name, leaf in leaves if isinstance(leaf, lowrank.Factors)}

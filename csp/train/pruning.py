@@ -71,21 +71,21 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     says = target is not None or sparsity.is_fixed or sparsity.budget == GIVEN
     if sparsity.method == "dense" or not (says or sparsity.rules):
         return ()
-    known = METRICS
+    known, chosen = METRICS, metric_of(sparsity)
     if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
         known = dict.fromkeys(CRITERIA, metrics.magnitude)
     given = [
         csp.Rule(
             r.pattern,
             structure(r.structure) if r.structure else None,
-            _named(known, r.metric, "metric")(),
+            _named(known, r.metric or chosen, "metric")() if r.structure or r.metric else None,
             r.target,
         )
         for r in sparsity.rules
     ]
     if not says:
         return tuple(given)
-    metric = _named(known, sparsity.metric, "metric")()
+    metric = _named(known, chosen, "metric")()
     budget = _own(params) if sparsity.budget == GIVEN else _named(BUDGETS, sparsity.budget, "budget")()
     share = None if sparsity.is_fixed else 0.0 if sparsity.budget == GIVEN else target
     if (part := _part(sparsity.structure)) is not None:
@@ -93,6 +93,15 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     found = structure(sparsity.structure)
     spared = rules.default_rules(params, 0.5)
     return (*given, *spared[:-1], csp.Rule(spared[-1].pattern, found, metric, share, budget))
+
+
+def metric_of(sparsity: Sparsity) -> str:
+    """The name of the config's metric: the method's choice, where it names none."""
+    if sparsity.metric or sparsity.method == "dense" or sparsity.structure == "rank":
+        return sparsity.metric or "magnitude"
+    method = method_of(sparsity, 1000)  # of whatever length
+    chosen = method.metric or method.prefers
+    return chosen.name if chosen else "magnitude"
 
 
 def _own(params: Any) -> budgets.Budget:

@@ -16,7 +16,7 @@ import jax
 
 from csp import formats
 from csp.formats import FormatError, writing
-from csp.train import checkpoints, guard, kinds, logs, mesh, report
+from csp.train import checkpoints, guard, kinds, logs, mesh, pruning, report
 from csp.train.config import Config, ConfigError, as_toml, read
 from csp.train.guard import Lock, Stop, Stopped
 from csp.train.loop import Finished, Run, stages
@@ -118,7 +118,7 @@ def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
         "target": target,
         "structure": sparsity.structure if pruned else "dense",
         "method": sparsity.method if pruned else "dense",
-        "metric": sparsity.metric,
+        "metric": pruning.metric_of(sparsity),
         "density": _density(done.params),
         "pruned_density": sum(r["nonzero"] for r in weights or [whole]) / sum(r["size"] for r in weights or [whole]),
         "parameters": sum(row["size"] for row in files["tensors"]),

@@ -126,6 +126,10 @@ class TestLadder:
         with pytest.raises(ValueError, match=match):
             lowrank.ladder(model(), **arguments)
 
+    def test_a_single_rung_misses_no_gram_matrix_unnoticed(self):
+        with pytest.raises(ValueError, match=r"no Gram matrix for \['encoder/1/kernel'\]"):
+            lowrank.descend(model(), 0.8, "encoder/.*", {"encoder/0/kernel": jnp.ones(12)})
+
     def test_a_tune_that_returns_something_else_is_refused(self):
         with pytest.raises(ValueError, match="tune must return the parameters"):
             next(lowrank.ladder(model(), RUNGS, lambda params, fraction: None, "encoder/.*"))
