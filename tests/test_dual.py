@@ -138,3 +138,13 @@ def test_a_length_may_be_a_whole_float(make):
     assert make(1e3).clock == make(1000).clock
     with pytest.raises(ValueError, match=r"whole number of steps >= 1, got 10\.5"):
         make(10.5)
+
+
+def test_an_input_that_never_fires_fades_with_the_budget_and_not_before():
+    """Its second moments stay zero, so that it is worth nothing, and is left alone for as long as there is room."""
+    scale = SCALE * (np.arange(SHAPE[0]) > 0)[:, None]
+    method = methods.compressed_sensing(60, begin=0.2, full=0.5, freeze=0.9, every=3)
+    weights, _ = run(method, steepness(scale), inner=rested())
+    np.testing.assert_array_equal(weights[12], W)
+    assert not weights[-1][0].any()
+    assert counts(weights)[-1] == 10

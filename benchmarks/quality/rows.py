@@ -50,6 +50,8 @@ def _dual(pull: float = 30.0, firm: float = 1.5, **options: Any) -> Setting:
 
 
 ERK, GLOBAL = {"sparsity.budget": "erk"}, {"sparsity.budget": "global"}
+BY_SIZE, ADAM, FISHER = ({"sparsity.metric": name} for name in ("magnitude", "adam", "fisher"))
+OF_SIZE = DEFAULT | BY_SIZE  # compressed sensing as it was until 2026-11-22, when most of its parts were compared
 TRIALS: dict[str, list[Setting]] = {
     "gradual": _settings(
         "gradual",
@@ -61,6 +63,8 @@ TRIALS: dict[str, list[Setting]] = {
         ERK,
         _options(end=0.5, regrow=0.3),
         DECAY | _options(end=0.5, regrow=0.3),
+        ADAM,
+        ADAM | _options(regrow=0.3),
     ),
     "acdc": _settings(
         "acdc",
@@ -72,17 +76,22 @@ TRIALS: dict[str, list[Setting]] = {
         ERK,
         DECAY | _options(cycles=3),
         DECAY | _options(cycles=3, finish=0.4),
+        ADAM,
     ),
     "compressed_sensing": _settings(
         "compressed_sensing",
         {},
-        DECAY,
+        BY_SIZE | DECAY,
+        BY_SIZE | _dual(pull=100.0),
+        BY_SIZE | _dual(firm=1.2),
+        BY_SIZE | _dual(full=0.4),
+        BY_SIZE | ERK,
+        BY_SIZE | DECAY | _dual(pull=100.0),
+        BY_SIZE | DECAY | _dual(pull=100.0, firm=1.2),
+        BY_SIZE,
         _dual(pull=100.0),
-        _dual(firm=1.2),
-        _dual(full=0.4),
-        ERK,
-        DECAY | _dual(pull=100.0),
-        DECAY | _dual(pull=100.0, firm=1.2),
+        _dual(firm=2.0),
+        DECAY,
     ),
 }
 ROWS: dict[str, Setting] = {
@@ -93,6 +102,7 @@ ROWS: dict[str, Setting] = {
     "gradual": TRIALS["gradual"][0],
     "gradual_to_half_time": TRIALS["gradual"][2],
     "gradual_regrowth": TRIALS["gradual"][4],
+    "gradual_adam_metric": TRIALS["gradual"][8],
     "ste": {"sparsity.method": "ste"},
     "rigl": {"sparsity.method": "rigl"},
     "rigl_3_times_longer": {"sparsity.method": "rigl", "train.steps": 6000},
@@ -100,34 +110,32 @@ ROWS: dict[str, Setting] = {
     "acdc": TRIALS["acdc"][0],
     "str": {"sparsity.method": "str"},
     "compressed_sensing": TRIALS["compressed_sensing"][0],
-    "compressed_sensing_hard": DEFAULT | _dual(firm=1.0),
+    "compressed_sensing_by_size": OF_SIZE,
+    "compressed_sensing_hard": OF_SIZE | _dual(firm=1.0),
     "compressed_sensing_trimmed": DEFAULT | _options(iterate="trimmed"),
     "compressed_sensing_ista": DEFAULT | _options(iterate="ista"),
 }
-ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is
-    "compressed_sensing_hard_pull_100": DEFAULT | _dual(pull=100.0, firm=1.0),
-    "compressed_sensing_hard_pull_0": DEFAULT | _dual(pull=0.0, firm=1.0),  # sparsity alone: no error is reduced
-    "compressed_sensing_pull_0": DEFAULT | _dual(pull=0.0),
-    "compressed_sensing_3_cycles": DEFAULT | _options(cycles=3),
-    "compressed_sensing_constant_budget": DEFAULT | _options(full=0.05),
-    "compressed_sensing_ramp_to_80": DEFAULT | _options(full=0.8),
-    "compressed_sensing_freeze_60": DEFAULT | _options(freeze=0.6),
-    "compressed_sensing_freeze_75": DEFAULT | _options(freeze=0.75),
-    "compressed_sensing_freeze_97": DEFAULT | _options(freeze=0.97),
-    "compressed_sensing_adam_metric": DEFAULT | {"sparsity.metric": "adam"},
-    "compressed_sensing_global": DEFAULT | GLOBAL,
-    "compressed_sensing_fisher_metric": DEFAULT | {"sparsity.metric": "fisher"},
-    "compressed_sensing_adam_metric_hard": DEFAULT | {"sparsity.metric": "adam"} | _dual(firm=1.0),
-    "compressed_sensing_adam_metric_beta1_50": DEFAULT | {"sparsity.metric": "adam", "train.beta1": 0.5},
-    "compressed_sensing_beta1_50": DEFAULT | {"train.beta1": 0.5},
-    "compressed_sensing_beta1_97": DEFAULT | {"train.beta1": 0.97},
+ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is; "by size" is among the rows
+    "compressed_sensing_fisher_metric": DEFAULT | FISHER,
+    "compressed_sensing_adam_metric_hard": DEFAULT | _dual(firm=1.0),
+    "compressed_sensing_hard_pull_100": OF_SIZE | _dual(pull=100.0, firm=1.0),
+    "compressed_sensing_hard_pull_0": OF_SIZE | _dual(pull=0.0, firm=1.0),  # sparsity alone: no error is reduced
+    "compressed_sensing_pull_0": OF_SIZE | _dual(pull=0.0),
+    "compressed_sensing_3_cycles": OF_SIZE | _options(cycles=3),
+    "compressed_sensing_constant_budget": OF_SIZE | _options(full=0.05),
+    "compressed_sensing_ramp_to_80": OF_SIZE | _options(full=0.8),
+    "compressed_sensing_freeze_60": OF_SIZE | _options(freeze=0.6),
+    "compressed_sensing_freeze_75": OF_SIZE | _options(freeze=0.75),
+    "compressed_sensing_freeze_97": OF_SIZE | _options(freeze=0.97),
+    "compressed_sensing_global": OF_SIZE | GLOBAL,
+    "compressed_sensing_beta1_50": OF_SIZE | {"train.beta1": 0.5},
+    "compressed_sensing_beta1_97": OF_SIZE | {"train.beta1": 0.97},
     "compressed_sensing_trimmed_weaker": DEFAULT | _options(iterate="trimmed", iterate_options={"strength": 1.0}),
     "compressed_sensing_trimmed_metric": DEFAULT
-    | {"sparsity.metric": "adam"}
+    | ADAM
     | _options(iterate="trimmed", iterate_options={"shrink": "metric"}),
     "compressed_sensing_ista_gain_50": DEFAULT | _options(iterate="ista", iterate_options={"gain": 0.5}),
     "gradual_same_schedule": {"sparsity.method": "gradual"} | _options(begin=0.05, end=0.5),
-    "gradual_adam_metric": {"sparsity.method": "gradual", "sparsity.metric": "adam"},
     "gradual_global": {"sparsity.method": "gradual"} | GLOBAL,
     "mask_of_gradual": MASKED | {MASK: "gradual"},  # found by it, and trained again from the first weights
     "mask_of_compressed_sensing": MASKED | {MASK: "compressed_sensing"},

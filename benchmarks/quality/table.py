@@ -111,18 +111,22 @@ def _compare(column: Column, found: Results) -> list[dict[str, Any]]:
 
 
 def _tried(found: Results) -> list[dict[str, Any]]:
-    """What each setting of a method gets of the validation words, with the seed 0; the first is the row itself."""
-    lines = []
+    """What each setting of a method gets of the validation words, with the seed 0; some of them are rows themselves."""
+    valid = {}
     for path in sorted(cells.RESULTS.glob(f"*/*/{cells.TRIAL}-*/0.json.gz")):
         result = cells.load(path)
         cell = Cell.named(result["cell"])
-        setting = rows.trial(cell.row)
-        lines.append((cell._replace(row=setting["sparsity.method"]), setting, result["valid"]))
-    own = {cell: found[cell] for cell, _, _ in lines if cell in found}
-    lines += [(cell, rows.TRIALS[cell.row][0], result["valid"]) for cell, result in own.items()]
+        valid[cell[:3], cell.row] = result["valid"]
+    for column, name in list(valid):
+        method = rows.trial(name)["sparsity.method"]
+        for number, setting in enumerate(rows.TRIALS[method]):
+            row = next((row for row, same in rows.ROWS.items() if same == setting), "")
+            if (result := found.get(Cell(*column, row, 0))) is not None:
+                valid[column, f"{cells.TRIAL}-{method}-{number}"] = result["valid"]
+    tried = [(*column, rows.trial(name), value) for (column, name), value in valid.items()]
     return [
-        {"head": c.head, "structure": c.structure, "target": c.target, "method": c.row, "setting": setting, "valid": v}
-        for c, setting, v in sorted(lines, key=lambda line: (*line[0][:4], line[2]))
+        {"head": h, "structure": s, "target": t, "method": said["sparsity.method"], "setting": said, "valid": v}
+        for h, s, t, said, v in sorted(tried, key=lambda one: (*one[:3], one[3]["sparsity.method"], one[4]))
     ]
 
 
