@@ -73,10 +73,11 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
     gradients = jax.tree.map(plan.clean, gradients)
     updates, inner_state = inner.update(gradients, state.inner, treedef.unflatten(points), **passed)
 
-    moves = treedef.flatten_up_to(updates)
+    moves, seconds = treedef.flatten_up_to(updates), second_moments(plan, inner_state, params)
     memory = []
-    for target, view, gate in zip(plan.targets, views, gates, strict=True):
+    for target, view, gate, second in zip(plan.targets, views, gates, seconds, strict=True):
         update, p = moves[target.index], leaves[target.index]
+        view = view._replace(sight=view.sight._replace(second=second))  # the new one: to keep the old costs a copy
         if target.is_rank:
             moves[target.index], fast = _move_rank(plan.method, target, view, update, p)
         else:

@@ -76,7 +76,7 @@ class Metric:
         return jnp.where(self.has_seen(sight), jnp.sqrt(self.diagonal(sight)), 1) * size
 
     def has_seen(self, sight: Sight) -> jax.Array:
-        """Does it know anything but the magnitude by now?"""
+        """Is worth what it is going to be, or still the magnitude?"""
         return jnp.any(self.diagonal(sight) > 0)
 
     @property

@@ -6,6 +6,7 @@ csp convert small.safetensors -o weights.onnx
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,16 @@ def run(options: argparse.Namespace) -> int:
         about = {key: value for key, value in file.manifest.about.items() if key != "csp"}
         config = file.manifest.config
         notes = {name: entry.notes for name, entry in file.manifest.entries.items()}
-    params, _ = formats.load(options.path)
+        kept = {re.escape(name): entry.values for name, entry in file.manifest.entries.items()}
     if options.out.suffix == ".onnx":
-        _onnx(options, params)
+        _onnx(options, formats.load(options.path)[0])
         return _said(options)
     formats.save(
         options.out,
-        params,
+        formats.load(options.path, factors=options.codec in ("auto", "factors"))[0],
         options.codec,
         config,
-        values=options.values,
+        values=options.values or (None if options.codec == "dense" else kept),
         archive=options.archive,
         about=about,
         notes=notes,

@@ -1,7 +1,7 @@
 """Counts the words that a model gets wrong: substitutions, insertions, deletions, an interval, speakers, the worst.
 
 csp eval runs/digits --manifest runs/digits/corpus/manifest.tsv --split test
-csp eval runs/digits --manifest runs/digits/corpus/manifest.tsv --split test --lm runs/lm --lm-weight 0.4
+csp eval runs/digits --manifest runs/digits/corpus/manifest.tsv --split test --lm runs/say --lm-weight 0.4
 csp eval runs/lm --text novels.txt.xz
 """
 

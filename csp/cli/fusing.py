@@ -10,18 +10,19 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lm", type=Path, metavar="FILE", help="a language model that has a say, or its run directory")
-    parser.add_argument(
-        "--lm-weight", type=float, default=0.3, metavar="W", help="of it; 0.3 by default; csp tune finds both"
-    )
-    parser.add_argument("--lm-bonus", type=float, default=0.0, metavar="B", help="for each label; 0 by default")
+    parser.add_argument("--lm-weight", type=float, metavar="W", help="of it; 0.3 by default; csp tune finds both")
+    parser.add_argument("--lm-bonus", type=float, metavar="B", help="for each label; 0 by default")
     parser.add_argument("--rescore", action="store_true", help="among the best hypotheses only, once all is heard")
 
 
 def fusion(options: argparse.Namespace) -> "Fusion | None":
     if options.lm is None:
+        if options.rescore or options.lm_weight is not None or options.lm_bonus is not None:
+            raise ValueError("--lm-weight, --lm-bonus and --rescore are for a language model: name one, --lm FILE")
         return None
     from csp.runtime.fusion import Fusion
     from csp.runtime.lm import LanguageModel
     from csp.runtime.recognizer import file_of
 
-    return Fusion(LanguageModel(file_of(options.lm)), options.lm_weight, options.lm_bonus, options.rescore)
+    weight = 0.3 if options.lm_weight is None else options.lm_weight
+    return Fusion(LanguageModel(file_of(options.lm)), weight, options.lm_bonus or 0.0, options.rescore)

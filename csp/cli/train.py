@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import guard, report, session
+    from csp.train import config, guard, report, session
 
     try:
         found = session.train(
@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
             quiet=options.json,
         )
     except guard.Stopped as stopped:
-        where = f" --out {options.out}" if options.out else ""
-        raise guard.Stopped(f"{stopped}; go on with: csp train {options.config or ''}{where} --resume") from None
+        where = options.out or f"runs/{config.read(options.config, options.overrides).name}"
+        raise guard.Stopped(f"{stopped}; go on with: csp train --out {where} --resume") from None
     if options.json:
         print(json.dumps(found))
     if options.json or not found["models"]:  # only the first of several processes has a report

@@ -2,7 +2,7 @@
 
 csp transcribe runs/digits/model.safetensors a.wav b.flac
 csp transcribe --stream runs/digits/model.safetensors long.mp3
-csp transcribe runs/digits --lm runs/lm --lm-weight 0.4 a.wav
+csp transcribe runs/digits --lm runs/say --lm-weight 0.4 a.wav
 arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream runs/digits/model.safetensors -
 """
 

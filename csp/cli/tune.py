@@ -1,6 +1,6 @@
 """Finds how much a language model shall have to say, by the words that are wrong on a development set.
 
-csp tune runs/digits --lm runs/lm --manifest runs/digits/corpus/manifest.tsv --split valid
+csp tune runs/digits --lm runs/say --manifest runs/digits/corpus/manifest.tsv --split valid
 csp tune model.safetensors --lm lm.safetensors --manifest dev.tsv --rescore
 """
 
@@ -20,7 +20,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.runtime.lm import LanguageModel
     from csp.runtime.recognizer import file_of
     from csp.train import tune
 
@@ -31,8 +30,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print(text, file=sys.stderr, flush=True)
 
-    lm = LanguageModel(file_of(options.lm))
-    found = tune.tune(options.model, lm, options.manifest, options.split, options.beam, options.rescore, say)
+    found = tune.tune(
+        options.model, file_of(options.lm), options.manifest, options.split, options.beam, options.rescore, say
+    )
     if options.json:
         print(json.dumps(found))
         return 0

@@ -108,6 +108,16 @@ def _read_n_of_m(parts: Parts, fields: Fields, rows: int, cols: int, count: int)
     return ((place + starts[group][:, None]) * cols + np.arange(cols)).reshape(-1)
 
 
+def fitting(keep: np.ndarray, hint: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The n and m that a matrix shall have, unless a group has more: while it is being pruned it may."""
+    if hint is None:
+        return None
+    n, m = hint
+    groups = (keep[first : first + m] for first in range(0, len(keep), m))
+    fits = all(np.count_nonzero(group, axis=0).max(initial=0) <= -(-n * len(group) // m) for group in groups)
+    return hint if fits else None
+
+
 def _width(m: int) -> int:
     return (m - 1).bit_length()
 

@@ -93,10 +93,17 @@ def open(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool 
         raise FormatError(f"{path}: {error}") from None
 
 
-def load(path: str | Path, *, like: Any = None, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> tuple:
+def load(
+    path: str | Path,
+    *,
+    like: Any = None,
+    limit: int = reading.LIMIT,
+    allow_nonfinite: bool = False,
+    factors: bool = False,
+) -> tuple:
     """(params, config): nested dicts of dense NumPy arrays by the parts of their names, or the tree `like` filled.
 
-    Factors are multiplied out, but where `like` has factors.
+    Factors are multiplied out, but where `like` has factors; or stay pairs (u, v), with `factors`.
     """
     with open(path, limit=limit, allow_nonfinite=allow_nonfinite) as file:
         try:
@@ -106,7 +113,7 @@ def load(path: str | Path, *, like: Any = None, limit: int = reading.LIMIT, allo
         flat = {name: decoded[file.manifest.tied.get(name, name)] for name in file.names}
         if like is not None:
             return trees.fill(like, flat), file.manifest.config
-        return trees.nest({name: _dense(w) for name, w in flat.items()}), file.manifest.config
+        return trees.nest({name: w if factors else _dense(w) for name, w in flat.items()}), file.manifest.config
 
 
 def verify(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> None:

@@ -79,6 +79,7 @@ def sizes(w: np.ndarray, kind: str | None = None, hint: Any = None) -> dict[str,
     """Bytes of the positions and values in each codec that has positions, and dense, to within a few bytes."""
     matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
     keep = matrix != 0
+    hint = codecs.fitting(keep, hint)
     costs = _bits(keep, bits.positions(keep), kind or values.natural(w.dtype), hint) if w.size else {"dense": 0}
     return {name: -(-cost // 8) for name, cost in costs.items()}
 
@@ -94,6 +95,7 @@ def _smallest(w: np.ndarray, codec: str, kind: str, hint: Any, archived: bool) -
         codec = "dense"
     keep = matrix != 0  # of NaN too
     order = bits.positions(keep)
+    hint = codecs.fitting(keep, hint) if codec == "auto" else hint
     if archived:  # whose sizes nothing but the coder knows
         names = codecs.NAMES[:-1] if codec == "auto" else (codec,)
         coded = [_archived(_coded(name, matrix, keep, order, kind, _hint(name, hint, True)), True) for name in names]

@@ -5,10 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from csp import metrics, shrinkage
-from csp.methods.method import Decision, Iterate, Keep, Memory, Method, View, keep_worthiest, truncate
+from csp import metrics, select, shrinkage
+from csp.methods.method import Decision, Iterate, Memory, Method, View, cuts, truncate
 from csp.select import Cut
-from csp.structures import euclidean
 
 
 def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
@@ -41,11 +40,11 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
             return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, bool), edge))
 
         def decide(view: View) -> Decision:
-            v, keep = view.memory.fast, keep_worthiest(view).keep
+            cut = select.cut(view.worth, view.budget, view.structure.axes)
+            edge = _edge(view, cut) if firm > 1 else view.memory.slow[1]
+            keep = cut if cuts(view) else select.above(view.worth, cut, view.structure.axes)
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
-            edge = _edge(view, v, keep, alive) if firm > 1 else view.memory.slow[1]
-            edge = jnp.where(view.metric.has_seen(view.sight), edge, 0)
-            shrunk = shrinkage.ridge(v, alive, 3 * pull * x**2 * every / span)
+            shrunk = shrinkage.ridge(view.memory.fast, alive, 3 * pull * x**2 * every / span)
             settled = _projected(view, shrunk, jnp.where(view.last, edge, 0), firm)
             return Decision(keep, (alive, jnp.where(view.last, 0, edge)), settled)
 
@@ -68,35 +67,25 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
     return apply
 
 
-def _worth(view: View, v: jax.Array) -> jax.Array:
-    """What each unit of v is worth by the rule's metric, once it has seen something; its size, if worth has a sign."""
-    if view.metric.signed is not None:
-        return view.layout(jnp.abs(v), euclidean)
-    return view.layout(jnp.sqrt(view.metric.diagonal(view.sight._replace(point=v))) * jnp.abs(v))
+def _edge(view: View, cut: Cut) -> jax.Array:
+    """What the best dead unit of each competition is worth.
 
-
-def _edge(view: View, v: jax.Array, keep: Keep, alive: jax.Array) -> jax.Array:
-    """What the best dead unit of each competition is worth; no more than the least living one, where worth is not size.
-
-    Where a dead one is as large as a living one there is no edge between them, and none fades: a tensor of equal sizes
-    would go to zero as a whole. Two reductions of one array would need another of scratch, so that there is one where
-    it suffices.
+    Where it is worth as much as a living one there is no edge between them, and none fades: a tensor of equal sizes
+    would go to zero as a whole. Nor is there one where worth has a sign, or is not yet what it will be.
     """
-    size, axes = _worth(view, v), view.structure.axes
-    lives = view.layout(alive.astype(v.dtype), euclidean) > 0
-    dead = jnp.max(jnp.where(lives, 0, size), axes, keepdims=True, initial=0)
-    if isinstance(keep, Cut):
-        return jnp.where((dead >= keep.value) & (keep.last >= 0), 0, dead)
-    least = jnp.min(jnp.where(lives, size, jnp.inf), axes, keepdims=True, initial=jnp.inf)
-    return jnp.where(dead == least, 0, jnp.minimum(dead, least))
+    if view.metric.signed is not None:
+        return jnp.zeros_like(cut.value)
+    axes = view.structure.axes
+    dead = jnp.max(jnp.where(select.above(view.worth, cut, axes), 0, view.worth), axes, keepdims=True, initial=0)
+    return jnp.where(((dead >= cut.value) & (cut.last >= 0)) | ~view.metric.has_seen(view.sight), 0, dead)
 
 
 def _projected(view: View, v: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
     """The firm threshold of every unit's worth, its direction as it is."""
-    if gamma == 1:
+    if gamma == 1 or view.metric.signed is not None:
         return v
     if view.by_size:
         return view.spread(shrinkage.firm(view.structure.layout(v), edge, gamma))
-    worth = _worth(view, v)
+    worth = view.layout(jnp.sqrt(view.metric.diagonal(view.sight._replace(point=v))) * jnp.abs(v))
     faded = shrinkage.firm(worth, edge, gamma) / jnp.where(worth > 0, worth, 1)
     return v * view.spread(jnp.where(edge > 0, faded, 1))

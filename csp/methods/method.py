@@ -137,10 +137,14 @@ def keep_worthiest(view: View) -> Decision:
 
     Entries in large competitions are kept by a cut, a few numbers where a mask would be written on every step.
     """
-    axes = view.structure.axes
-    if not view.by_size or np.min(view.structure.sizes(view.w.shape)) < FEW:
+    if not cuts(view):
         return Decision(view.best(view.worth), view.memory.slow)
-    return Decision(select.cut(view.worth, view.budget, axes), view.memory.slow)
+    return Decision(select.cut(view.worth, view.budget, view.structure.axes), view.memory.slow)
+
+
+def cuts(view: View) -> bool:
+    """May the support be said by a cut?"""
+    return view.by_size and bool(np.min(view.structure.sizes(view.w.shape)) >= FEW)
 
 
 def move(view: View, update: jax.Array, alive: jax.Array) -> tuple[jax.Array, Any]:

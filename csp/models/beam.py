@@ -182,8 +182,11 @@ def transducer(
     nothing = Rows(jnp.zeros((width, most), jnp.int32), jnp.zeros(width, jnp.int32), jnp.full(width, NEVER))
 
     def open_(state):
-        step, beam, *_ = state
-        return jnp.any((step - beam.count_K < frames) & (beam.score_K > NEVER / 2)) & (step < T + most)
+        step, beam, *_, ended = state
+        opened = jnp.any((step - beam.count_K < frames) & (beam.score_K > NEVER / 2)) & (step < T + most)
+        if fusion is not None:  # which may raise a score
+            return opened
+        return opened & (jax.nn.logsumexp(beam.score_K) > ended.score_K[-1])  # together they could still do better
 
     def move(state):
         step, beam, g_KxJ, carry, guess, ended = state

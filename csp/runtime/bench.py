@@ -31,6 +31,8 @@ def measure(path: Path, sound: Path | None = None, repeats: int = 5) -> dict[str
     models = {name: Model(path, form=form) for name, form in FORMS.items()}
     rate = models["stored"].mel.rate
     x = audio.read(sound, rate) if sound else stimulus(models["stored"])
+    if not len(x):
+        raise ValueError(f"{sound} is empty: nothing of it can be timed")
     loads = interleaved({name: lambda form=form: Model(path, form=form) for name, form in FORMS.items()}, repeats)
     whole = interleaved({name: lambda m=m: _hear(Recognizer(m), x) for name, m in models.items()}, repeats)
     walks = interleaved({name: walk(m.kernels, matrices(m)) for name, m in models.items()}, 10 * repeats)

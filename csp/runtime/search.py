@@ -127,8 +127,14 @@ class BeamTransducer:
 
     def finish(self) -> None:
         end = self._first + len(self._frames)
-        while end and self._rows:
+        while end and self._rows and not self._is_decided():
             self._move(end)
+
+    def _is_decided(self) -> bool:
+        """Nothing that goes on can beat what has ended: together they are less likely than the least of those."""
+        if self.guide is not None or len(self._ended) < self.width:
+            return False
+        return bool(np.logaddexp.reduce(self._scores) <= self._ended[-1].score)
 
     def _at(self) -> list[int]:
         return [self._moves - row.count for row in self._rows]

@@ -5,6 +5,7 @@ and `utts`, their names. The manifest beside it has `utt`, `split` and `text`, a
 """
 
 import csv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
     if (out / "manifest.tsv").exists():
         return out / "manifest.tsv"
     try:
-        with np.load(source, allow_pickle=False) as packed:
+        with source.open("rb") as raw, np.load(raw, allow_pickle=False) as packed:
             feats, offsets, names = packed["feats"], packed["offsets"].tolist(), packed["utts"].tolist()
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:
         raise DataError(f"{source}, {table}: no packed features with their manifest: {error}") from None
     if feats.ndim != 2 or len(offsets) != len(names) + 1 or sorted(offsets) != offsets or offsets[-1] > len(feats):
         raise DataError(f"{source}: its offsets do not cut {len(feats)} frames into {len(names)} utterances")

@@ -164,6 +164,7 @@ class Sparsity:
 
     `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
     of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
+    The schedule, "" of the method's own, is "cubic", "linear" or "one_shot" between the same steps.
     The metric "" is the method's choice: "adam" of compressed sensing, "magnitude" of most others.
     The budget is "uniform", "erk", "global" or "lamp"; or "init", with the method "static": the zeros of `train.init`.
     The method "dense" prunes nothing. "calibrated" prunes a language model by what `options.batches` of data say of its

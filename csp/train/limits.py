@@ -1,10 +1,18 @@
 """Which values of a config make no sense, though their types are right?"""
 
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from csp.formats import codecs
+from csp.formats.values import TYPES
 from csp.train.plain import ConfigError
 
 GIVEN = "init"  # the budget of a model that is sparse already
+CODECS = ("auto", "dense", *codecs.SPARSE)
+_POSITIVE = ("layers", "width", "heads", "stack", "predictor", "joint", "kernel", "chunk", "context")
+_NOT_NEGATIVE = ("reduce_after", "left", "hidden", "ctc_weight")
+Demand = tuple[bool, str]  # what must hold, and what to say if it does not
 
 
 def is_fixed(structure: Any) -> bool:
@@ -25,14 +33,21 @@ def check(config: Any) -> Any:
         (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
         (train.batch % max(train.accumulate, 1) == 0, "train.accumulate must divide train.batch"),
         (train.learning_rate > 0, f"train.learning_rate {train.learning_rate} must be positive"),
+        (0 <= train.seed < 2**32, f"train.seed {train.seed} must lie in [0, 2^32)"),
+        (0 <= train.warmup <= 1, f"train.warmup {train.warmup} must lie in [0, 1]"),
+        (train.weight_decay >= 0, f"train.weight_decay {train.weight_decay} must not be negative"),
+        (train.clip >= 0, f"train.clip {train.clip} must not be negative; 0 is for gradients of any norm"),
+        (train.evaluate_every >= 0, f"train.evaluate_every {train.evaluate_every} must not be negative"),
+        (train.spike > 1, f"train.spike {train.spike} must be more than 1; inf lets every loss pass"),
         (0 <= train.beta1 < 1, f"train.beta1 {train.beta1} must lie in [0, 1)"),
         (0 <= train.ema < 1, f"train.ema {train.ema} must lie in [0, 1)"),
         (train.checkpoint_every > 0, "train.checkpoint_every must be positive"),
         (train.keep > 0, "train.keep must be positive"),
         (0 <= data.broken <= 1, f"data.broken {data.broken} must lie in [0, 1]"),
         (0 <= data.shortest < data.longest, "data.shortest must be less than data.longest"),
-        (len(data.speed) in (0, 2), "data.speed is two numbers, such as [0.9, 1.1], or []"),
-        (len(data.noise) in (0, 2), "data.noise is two numbers, such as [5, 20], or []"),
+        (_is_range(data.speed, 0.1), "data.speed is two numbers, such as [0.9, 1.1], or []"),
+        (_is_range(data.noise), "data.noise is two numbers, such as [5, 20], or []"),
+        (_is_class(data.keep), f"data.keep {data.keep!r} is no class of characters, such as A-Z' "),
         (len(data.masks) in (0, 4), "data.masks is four numbers, or []"),
         (bool(data.train or data.synth), "data.train names no data, and data.synth no grammar"),
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
@@ -67,11 +82,60 @@ def check(config: Any) -> Any:
             "data.cache and data.speed or data.noise: sound changes",
         ),
         (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
-        (config.kind == "lm" or config.model.stack > 0, "model.stack must be positive"),
+        *_of_features(config.features),
+        *_of_model(config),
+        *_of_calibration(sparsity, asked),
         (data.length > 1, f"data.length {data.length} must be 2 or more"),
         (data.most >= 0, f"data.most {data.most} must not be negative"),
         (config.decode.beam > 0, "decode.beam must be positive"),
+        (config.decode.values in TYPES, f"decode.values {config.decode.values!r} is none of {', '.join(TYPES)}"),
+        (config.decode.codec in CODECS, f"decode.codec {config.decode.codec!r} is none of {', '.join(CODECS)}"),
     ]:
         if not holds:
             raise ConfigError(what)
     return config
+
+
+def _is_range(given: Sequence[float], least: float = float("-inf")) -> bool:
+    return not given or (len(given) == 2 and least <= given[0] <= given[1])
+
+
+def _is_class(said: str) -> bool:
+    try:
+        re.compile(f"[^{said}]")
+    except re.error:
+        return False
+    return True
+
+
+def _of_features(features: Any) -> list[Demand]:
+    slowest = 1 if features.given else 4_000
+    rate, bins = features.rate, features.bins
+    return [
+        (slowest <= rate <= 192_000, f"features.rate {rate} must lie in [{slowest}, 192000]"),
+        (1 <= bins <= 4096, f"features.bins {bins} must lie in [1, 4096]"),
+        (
+            0 < features.hop <= features.window <= 1,
+            f"features.hop {features.hop:g} and features.window {features.window:g}: 0 < hop <= window <= 1 second",
+        ),
+    ]
+
+
+def _of_model(config: Any) -> Iterator[Demand]:
+    model = config.model
+    for least, names in ((1, _POSITIVE), (0, _NOT_NEGATIVE)):
+        for name in names:
+            value = getattr(model, name, least)
+            yield value >= least, f"model.{name} {value} must be {'positive' if least else '0 or more'}"
+    yield model.dtype in ("float32", "bfloat16"), f"model.dtype {model.dtype!r} is neither float32 nor bfloat16"
+    after = getattr(model, "reduce_after", 0)
+    yield after <= model.layers, f"model.reduce_after {after}: there are {model.layers} layers"
+
+
+def _of_calibration(sparsity: Any, asked: bool) -> Iterator[Demand]:
+    if sparsity.method != "calibrated":
+        return
+    for key, value in sparsity.options.items():
+        yield key in ("batches", "rungs"), f"sparsity.options.{key}: calibrated has batches and rungs"
+        yield type(value) is int and value > 0, f"sparsity.options.{key} {value!r} must be a positive number"
+    yield asked or sparsity.structure != "rank", "sparsity.target is missing: the fraction of the bytes to save"

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import csp
-from csp import budgets, methods, metrics, rules, structures
+from csp import budgets, methods, metrics, rules, schedules, structures
 from csp.methods import Method
 from csp.structures import Structure
 from csp.train.config import Config, ConfigError, Sparsity
@@ -37,6 +37,11 @@ METRICS: dict[str, Callable[[], metrics.Metric]] = {
     "fisher": metrics.fisher,
     "taylor": metrics.taylor,
     "movement": metrics.movement,
+}
+SCHEDULES: dict[str, Callable[[int, int], schedules.Schedule]] = {  # from 0 to 1
+    "cubic": lambda begin, end: schedules.cubic(1.0, begin, end),
+    "linear": lambda begin, end: schedules.linear(1.0, begin, end),
+    "one_shot": lambda begin, end: schedules.one_shot(1.0, begin),
 }
 BUDGETS = {"uniform": budgets.uniform, "erk": budgets.erk, "global": budgets.global_, "lamp": budgets.lamp}
 ITERATES = {"dual": methods.dual, "trimmed": methods.trimmed, "ista": methods.ista}
@@ -135,9 +140,18 @@ def method_of(sparsity: Sparsity, steps: int) -> Method:
             if "shrink" in own:
                 own["shrink"] = _named(SHRINKS, own["shrink"], "options.iterate_options.shrink")()
             options["iterate"] = _named(ITERATES, options["iterate"], "iterate")(**own)
-        return make(steps, **options)
+        return _scheduled(make(steps, **options), sparsity.schedule)
     except TypeError as error:
         raise ConfigError(f"sparsity.options of {sparsity.method}: {str(error).split(') ')[-1]}") from None
+
+
+def _scheduled(method: Method, name: str) -> Method:
+    """With another ramp, where the config names one, which ends when the method's own does."""
+    if not name:
+        return method
+    times = method.clock.times
+    full = next((t for t in times if float(method.ramp(jnp.asarray(t))) > 1 - 1e-6), times[-1])
+    return dataclasses.replace(method, ramp=_named(SCHEDULES, name, "schedule")(times[0], full))
 
 
 def _kept(steps: int) -> Method:

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def train(
             claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
         say(f"{out}: {'making' if config.data.synth else 'reading'} the data")
-        data = kinds.of(config).prepare(config, out, stop.check if jax.process_count() == 1 else lambda: None)
+        with _unclaimed(out, resume):
+            data = kinds.of(config).prepare(config, out, stop.check if jax.process_count() == 1 else lambda: None)
         say(f"{data.said()}; compiling")
         at = checkpoints.newest(out / "checkpoints", strict) if resume else None
         if resume and at is None and (lost := logs.reached(out / "metrics.jsonl")):
@@ -144,6 +145,19 @@ def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None
     belongs(out, config, named, "begin another with --out DIR, or say --{key} VALUE")
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         writing.atomically(path, [text.encode()], overwrite=True)
+
+
+@contextlib.contextmanager
+def _unclaimed(out: Path, resume: bool) -> Iterator[None]:
+    """A directory whose first run fails on its data is free for the next."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        if not resume and mesh.is_first():
+            (out / "config.toml").unlink(missing_ok=True)
+        raise
 
 
 def belongs(out: Path, config: Config, named: Sequence[str], cure: str = "begin another with --out DIR") -> None:

@@ -1,6 +1,7 @@
 """How does any finished model become a file, and what does a file say that it is?"""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 
 import csp
-from csp import formats
+from csp import formats, lowrank
 from csp.train import pruning
 from csp.train.config import Config
 
@@ -22,10 +23,11 @@ def store(
     about: dict[str, Any] | None,
 ) -> Path:
     """Writes it, and reads it back before it counts as written; `rules` are those of tree["model"]."""
+    low = [f"model/{t.path}" for t in csp.rules.bind(tree["model"], rules) if t.is_rank and _saves(t)] if rules else []
     formats.save(
         path,
         jax.tree.map(np.asarray, tree),
-        config.decode.codec,
+        {re.escape(name): "factors" for name in low} | {".*": config.decode.codec},
         said,
         values=None if config.decode.values == "f32" else config.decode.values,
         rules=[dataclasses.replace(rule, pattern=f"model/(?:{rule.pattern})") for rule in rules],
@@ -34,6 +36,10 @@ def store(
         overwrite=True,
     )
     return path
+
+
+def _saves(target: csp.rules.Target) -> bool:
+    return lowrank.worthwhile(target.shape, int(target.kept))
 
 
 def said_in(path: str | Path, kind: str, what: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Each utterance is searched once without the language model, and its best hypothe
 weight and bonus costs nothing (rescoring). For a say in the search itself, the neighbourhood of the best pair is tried.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from csp.runtime import Recognizer
 from csp.runtime.fusion import Fusion
 from csp.runtime.lm import LanguageModel
 from csp.speech import wer
-from csp.train import evaluate, recognise
+from csp.train import evaluate, language, recognise
 from csp.train.corpus import Corpus
 
 WEIGHTS = tuple(np.round(np.arange(0, 1.55, 0.1), 2).tolist())
@@ -39,31 +38,32 @@ class Tried(NamedTuple):
 
 
 def tune(
-    model: Path, lm: LanguageModel, manifest: Path, split: str, beam: int, rescore: bool, say: Callable[[str], Any]
+    model: Path, lm: Path, manifest: Path, split: str, beam: int, rescore: bool, say: Callable[[str], Any]
 ) -> dict[str, Any]:
     """Plain JSON: the best pair, its error rate and that without, and what the language model thinks of the texts."""
-    plain = recognise.open_(model, beam)
-    Fusion(lm, rescore=rescore).check(plain.model.tokens)
+    plain, teller = recognise.open_(model, beam), LanguageModel(lm)
+    Fusion(teller, rescore=rescore).check(plain.model.tokens)
     corpus = recognise.corpus_of(plain, manifest, split)
-    every, texts = _choices(plain, lm, corpus), [plain.model.tokens.normalise(u.text) for u in corpus.utterances]
+    every = _choices(plain, teller, corpus)
     tried = [Tried(w, b, _rate(every, w, b)) for w in WEIGHTS for b in BONUSES]
     best = _best(tried)
     say(f"rescored: {best.wer:.2%} at weight {best.weight:g}, bonus {best.bonus:g}")
-    found: dict[str, Any] = {"without": _rate(every, 0.0, 0.0), "oracle": _oracle(every), "rescored": best._asdict()}
+    without = Tried(0.0, 0.0, _rate(every, 0.0, 0.0))
+    found: dict[str, Any] = {"without": without.wer, "oracle": _oracle(every), "rescored": best._asdict()}
     if not rescore:
         tried = []
         for times, beside in _NEAR:
             weight, bonus = round(max(best.weight, 0.1) * times, 3), best.bonus + beside
-            fused = Recognizer(plain.model, beam, fusion=Fusion(lm, weight, bonus))
+            fused = Recognizer(plain.model, beam, fusion=Fusion(teller, weight, bonus))
             tried.append(Tried(weight, bonus, evaluate.listen(fused, corpus).errors.rate))
             say(f"fused: {tried[-1].wer:.2%} at weight {weight:g}, bonus {bonus:g}")
         found["fused"] = _best(tried)._asdict()
-    totals, words = Fusion(lm, rescore=True).scores(texts), sum(len(text.split()) + 1 for text in texts)
+        best = _best([*tried, without])
     return found | {
-        "perplexity": math.exp(min(-float(totals.sum()) / words, 700)),
+        "perplexity": language.read(lm, manifest, split)["perplexity"],
         "beam": beam,
-        "words": words - len(texts),
-        "best": found["rescored" if rescore else "fused"],
+        "words": sum(len(plain.model.tokens.normalise(u.text).split()) for u in corpus.utterances),
+        "best": best._asdict(),
         "tried": [one._asdict() for one in tried],
     }
 

@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from csp import formats
 from csp.cli import main
+from csp.formats import tensor
 
 
 @pytest.fixture
@@ -80,6 +81,19 @@ def test_convert_to_any_codec_and_back(model, capsys):
     assert np.array_equal(safetensors.numpy.load_file(dense)["encoder/kernel"], params["encoder"]["kernel"])
     assert formats.load(dense)[1] == config == {"layers": 2}
     assert formats.inspect(dense)["about"]["family"] == "f"
+
+
+def test_convert_keeps_factors_and_the_types_of_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    pair = tensor.Pair(*(rng.normal(size=shape).astype(np.float32) for shape in ((32, 3), (3, 24))))
+    formats.save(tmp_path / "m.safetensors", {"low": pair, "w": rng.normal(size=(32, 24))}, values="int8")
+    assert main(["convert", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "c.safetensors")]) == 0
+    before, after = (formats.inspect(tmp_path / f"{name}.safetensors")["tensors"] for name in "mc")
+    assert [(row["codec"], row["values"], row["bytes"]) for row in before] == [
+        (row["codec"], row["values"], row["bytes"]) for row in after
+    ]
+    assert {row["name"]: row["codec"] for row in after}["low"] == "factors"
+    assert main(["verify", str(tmp_path / "c.safetensors")]) == 0
 
 
 def test_misuse_ends_with_2_and_one_line(model, capsys):

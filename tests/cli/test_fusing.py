@@ -42,7 +42,9 @@ def test_what_tune_finds_is_what_eval_and_transcribe_get(here, rescore, capsys):
     assert main(["tune", model, "--lm", told, "--manifest", manifest, "--beam", "4", "--json", *more]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["oracle"] <= found["rescored"]["wer"] <= found["without"]
-    assert found["perplexity"] > 1
+    assert main(["eval", told, "--text", manifest, "--json"]) == 0
+    assert found["perplexity"] == json.loads(capsys.readouterr().out)["perplexity"]
+    assert found["best"]["wer"] <= found["without"]
     best = found["best"]
     say = ["--beam", "4", "--lm", told, "--lm-weight", str(best["weight"]), "--lm-bonus", str(best["bonus"]), *more]
     assert main(["eval", model, "--manifest", manifest, "--json", *say]) == 0
@@ -78,3 +80,9 @@ def test_bench_of_a_language_model(here, capsys):
 def test_eval_wants_one_kind_of_data(here, capsys):
     assert main(["eval", str(here / "m.safetensors")]) == 2
     assert "--manifest for a recogniser, or --text for a language model" in capsys.readouterr().err
+
+
+def test_what_a_language_model_is_told_needs_one(here, capsys):
+    for said in (["--rescore"], ["--lm-weight", "0.4"], ["--lm-bonus", "1"]):
+        assert main(["transcribe", str(here / "m.safetensors"), *said, str(here / "0.wav")]) == 2
+        assert "are for a language model: name one, --lm FILE" in capsys.readouterr().err

@@ -120,6 +120,19 @@ def test_tsv_without_its_columns(folder):
         manifest.read(put(folder / "m.tsv", "path\ttext\na.wav\tONE\tTWO\n"))
 
 
+def test_rows_of_no_dialect_are_said_and_not_raised(folder):
+    lines = [
+        '{"supervisions": 5}',
+        '{"supervisions": [3], "recording": {"sources": [{}]}}',
+        '{"supervisions": [], "recording": "x.wav"}',
+        '{"path": "a.wav", "text": "A", "offset": 1' + 400 * "0" + "}",
+    ]
+    _, problems = manifest.scan(put(folder / "m.jsonl", "\n".join(lines)))
+    assert [p.line for p in problems] == [1, 2, 3, 4]
+    long = put(folder / "m.tsv", f"path\ttext\na.wav\thello\rworld\nb.wav\t{'A' * 200_000}\n")
+    assert [len(u.text) for u in manifest.scan(long)[0]] == [11, 200_000]
+
+
 def test_nothing_is_said_to_be_nothing(folder):
     with pytest.raises(DataError, match="first line must name"):
         manifest.read(put(folder / "m.tsv", ""))

@@ -35,6 +35,13 @@ def test_every_utterance_is_there_and_speakers_stay_apart(packed, tmp_path):
     assert unpack.unpack(source, table, tmp_path / "out") == path  # it is there
 
 
+def test_a_damaged_archive_is_said(packed, tmp_path):
+    source, table, _ = packed
+    source.write_bytes(b"PK\x03\x04" + bytes(40))
+    with pytest.raises(DataError, match="no packed features"):
+        unpack.unpack(source, table, tmp_path / "out")
+
+
 def test_what_does_not_fit_is_said(packed, tmp_path, capsys):
     source, table, feats = packed
     with pytest.raises(DataError, match="no packed features"):

@@ -1,7 +1,9 @@
 """What a config may say, and the one line that answers what it may not."""
 
+import dataclasses
 import tomllib
 
+import numpy as np
 import pytest
 
 from csp.train import ConfigError, config, pruning
@@ -36,7 +38,18 @@ def test_the_command_line_wins(recipe):
         ("train.steps", "1.5", r"train.steps = 1.5 is no int"),
         ("train.steps", "true", r"train.steps = True is no int"),
         ("train.steps", "0", r"train.steps 0 must be positive"),
+        ("train.clip", "-1", r"train.clip -1.0 must not be negative"),
+        ("train.seed", "99999999999999999999", r"train.seed 9+ must lie in \[0, 2\^32\)"),
         ("data.speed", "[0.9]", r"data.speed is two numbers"),
+        ("data.speed", "[0, 1]", r"data.speed is two numbers"),
+        ("data.keep", "Z-A", r"data.keep 'Z-A' is no class of characters"),
+        ("features.hop", "0", r"features.hop 0 and features.window 0.025: 0 < hop <= window"),
+        ("features.bins", "0", r"features.bins 0 must lie in \[1, 4096\]"),
+        ("model.heads", "0", r"model.heads 0 must be positive"),
+        ("model.reduce_after", "9", r"model.reduce_after 9: there are \d layers"),
+        ("model.dtype", "float99", r"'float99' is neither float32 nor bfloat16"),
+        ("decode.values", "int3", r"'int3' is none of f64, f32"),
+        ("decode.codec", "foo", r"'foo' is none of auto, dense"),
         ("data.speed", "fast", r"data.speed is a list, not 'fast'"),
         ("train", "3", r"train is a section, not 3"),
         ("train.accumulate", "3", r"train.accumulate must divide train.batch"),
@@ -121,3 +134,34 @@ def test_every_recipe_in_configs_is_read(pytestconfig):
         read = config.read(path)
         assert isinstance(read, Config)
         assert tomllib.loads(config.as_toml(read))
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e-05", "0.1"])
+def test_a_config_written_out_is_read_again(recipe, tmp_path, value):
+    """Of all numbers that TOML has; JSON has no word for the first two."""
+    read = config.read(
+        recipe, [("train.spike", "inf"), ("data.longest", "inf"), ("sparsity.options", f"{{x = {value}}}")]
+    )
+    (tmp_path / "again.toml").write_text(config.as_toml(read))
+    assert config.read(tmp_path / "again.toml") == read
+
+
+def test_a_schedule_replaces_the_ramp():
+    steps, plain = np.arange(0, 200, 5), config.Sparsity(method="gradual", target=0.8)
+    ramps = {
+        name: np.array([pruning.method_of(dataclasses.replace(plain, schedule=name), 200).ramp(t) for t in steps])
+        for name in ("", "cubic", "linear", "one_shot")
+    }
+    np.testing.assert_allclose(ramps[""], ramps["cubic"])
+    np.testing.assert_allclose(ramps["linear"], np.clip((steps - 20) / 120, 0, 1), atol=1e-6)
+    np.testing.assert_array_equal(ramps["one_shot"], steps >= 20)
+    with pytest.raises(ConfigError, match="schedule 'steep' is none of cubic, linear, one_shot"):
+        pruning.method_of(dataclasses.replace(plain, schedule="steep"), 200)
+
+
+@pytest.mark.parametrize(
+    ("method", "metric"), [("compressed_sensing", "adam"), ("ste", "magnitude"), ("gradual", "magnitude")]
+)
+def test_the_metric_is_the_methods_choice(method, metric):
+    assert pruning.metric_of(config.Sparsity(method=method, target=0.8)) == metric
+    assert pruning.metric_of(config.Sparsity(method=method, target=0.8, metric="taylor")) == "taylor"

@@ -45,7 +45,7 @@ def test_signals_save_and_say_how_to_go_on(recipe, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
-    assert f"go on with: csp train {recipe} --out {out} --resume" in said
+    assert f"go on with: csp train --out {out} --resume" in said
     assert checkpoints.newest(out / "checkpoints") is not None
 
 
