@@ -52,10 +52,10 @@ def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsy
     kernel = next(row for row in rows if row["name"] == "model/encoder/layers/0/recurrent")
     assert kernel["nonzero"] <= round(0.1 * kernel["size"])
     low = tmp_path / "low.safetensors"
-    assert main(["prune", str(model), "--structure", "rank", "--sparsity", "0.8", "-o", str(low)]) == 0
+    assert main(["prune", str(model), "--structure", "rank", "--sparsity", "0.5", "-o", str(low)]) == 0
     entry = next(row for row in formats.inspect(low)["tensors"] if row["name"] == "model/encoder/layers/0/recurrent")
     assert entry["codec"] == "factors"
-    assert entry["bytes"] < 0.3 * entry["dense_bytes"]
+    assert entry["bytes"] < 0.5 * entry["dense_bytes"]
     assert main(["transcribe", str(low), str(next((out / "corpus" / "test").glob("*.flac")))]) == 0
     arguments = ["prune", str(model), "--sparsity", "0.9", "--config", str(recipe), "--out-run", str(tmp_path / "on")]
     assert main([*arguments, "--json"]) == 0
