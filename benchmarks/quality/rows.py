@@ -103,6 +103,7 @@ ROWS: dict[str, Setting] = {
     "gradual_to_half_time": TRIALS["gradual"][2],
     "gradual_regrowth": TRIALS["gradual"][4],
     "gradual_adam_metric": TRIALS["gradual"][8],
+    "gradual_adam_metric_regrowth": TRIALS["gradual"][9],
     "ste": {"sparsity.method": "ste"},
     "rigl": {"sparsity.method": "rigl"},
     "rigl_3_times_longer": {"sparsity.method": "rigl", "train.steps": 6000},
