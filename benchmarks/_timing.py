@@ -47,9 +47,11 @@ def compiled(f: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) ->
     return jax.jit(f, donate_argnums=donate).lower(*args).compile()
 
 
-def options(description: str, name: str) -> argparse.Namespace:
-    """--quick and --out of a benchmark's command line."""
+def options(description: str, name: str, **more: str) -> argparse.Namespace:
+    """--quick and --out of a benchmark's command line; `more` are other options and their help, empty by default."""
     parser = argparse.ArgumentParser(description=description)
+    for option, said in more.items():
+        parser.add_argument(f"--{option}", default="", help=said)
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--out", type=Path, default=Path("results") / f"{name}.json", help="default: %(default)s")
     return parser.parse_args()
