@@ -29,6 +29,8 @@ def find(folders: Sequence[Path]) -> list[Finished]:
         found += [Finished(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in reports]
     if not found:
         raise ValueError(f"{folders[0]} holds no finished run: a run that was stopped goes on with csp train --resume")
+    if len({"wer" in run.report for run in found}) > 1:
+        raise ValueError("runs of recognisers and of language models do not share a picture: name folders of one kind")
     return found
 
 

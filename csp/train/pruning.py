@@ -83,7 +83,9 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
         csp.Rule(
             r.pattern,
             structure(r.structure) if r.structure else None,
-            _named(known, r.metric or chosen, "metric")() if r.structure or r.metric else None,
+            _named(known, r.metric or ("magnitude" if r.structure == "rank" else chosen), "metric")()
+            if r.structure or r.metric
+            else None,
             r.target,
         )
         for r in sparsity.rules

@@ -165,3 +165,9 @@ def test_a_schedule_replaces_the_ramp():
 def test_the_metric_is_the_methods_choice(method, metric):
     assert pruning.metric_of(config.Sparsity(method=method, target=0.8)) == metric
     assert pruning.metric_of(config.Sparsity(method=method, target=0.8, metric="taylor")) == "taylor"
+
+
+def test_a_rule_of_its_own_has_a_metric_that_it_can_have():
+    own = (config.RuleConfig("a", "rank", 0.5), config.RuleConfig("b", "rows", 0.5), config.RuleConfig("c"))
+    said = config.Sparsity(method="compressed_sensing", rules=own)
+    assert [str(rule.metric) for rule in pruning.rules_of(said, {}, None)] == ["magnitude", "adam", "None"]

@@ -11,7 +11,7 @@ from ran import changed, weights
 
 from csp import formats, models
 from csp.cli import main
-from csp.train import checkpoints, modelfile, objective, session
+from csp.train import checkpoints, modelfile, objective, plots, session
 from csp.train.config import ConfigError
 
 
@@ -149,3 +149,11 @@ def test_the_other_commands_read_a_run(whole, corpus, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["path"] == str(recording)
     assert main(["plot", str(out), "-o", str(tmp_path / "pictures")]) == 0
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"quality.png", "training.png", "layers.png"}
+
+
+def test_runs_of_two_kinds_share_no_picture(tmp_path):
+    for name, report in (("a", {"wer": 0.1}), ("b", {"perplexity": 9.0})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match="name folders of one kind"):
+        plots.find([tmp_path])
