@@ -64,7 +64,8 @@ def prune(model: Model, params: Any, batches: Sequence[Any], criterion: str, rul
         size = jnp.abs if criterion == "fisher" else jnp.ones_like
         weights = dict(named_leaves(params))
         if criterion == "movement":
-            rules = tuple(dataclasses.replace(rule, metric=metrics.movement()) for rule in rules)
+            moved = metrics.movement()
+            rules = tuple(dataclasses.replace(rule, metric=moved) if rule.structure else rule for rule in rules)
         return csp.compress(params, *rules, worth={p: root(found[p]) * size(weights[p]) for p in paths})
     seen = _grams(model, params, batches)
     return csp.compress(params, *rules, gram={p: seen[p] for p in paths}, solver=_SOLVERS[criterion])

@@ -56,7 +56,8 @@ def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsy
     entry = next(row for row in formats.inspect(low)["tensors"] if row["name"] == "model/encoder/layers/0/recurrent")
     assert entry["codec"] == "factors"
     assert entry["bytes"] < 0.5 * entry["dense_bytes"]
-    assert main(["transcribe", str(low), str(next((out / "corpus" / "test").glob("*.flac")))]) == 0
+    w = formats.load(low)[0]["model"]["encoder"]["layers"]["0"]["recurrent"]
+    assert np.linalg.matrix_rank(w) * sum(w.shape) <= 0.5 * w.size
     arguments = ["prune", str(model), "--sparsity", "0.9", "--config", str(recipe), "--out-run", str(tmp_path / "on")]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
