@@ -178,7 +178,8 @@ def _after(view: View, violation: jax.Array | None) -> View:
     if violation is None:
         return view
     zero = jnp.where(violation > 2, 1.0, 0.0)
-    sight = view.sight._replace(point=view.sight.point + zero)
+    second = None if view.sight.second is None else view.sight.second + zero
+    sight = view.sight._replace(point=view.sight.point + zero, second=second)
     return view._replace(w=view.w + zero, gradient=view.gradient + zero, sight=sight)
 
 
