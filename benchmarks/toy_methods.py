@@ -23,12 +23,6 @@ from _timing import options, save, show
 import csp
 from csp import Rule, methods, metrics, structures
 
-
-def _judged(method: methods.Method, metric: metrics.Metric) -> methods.Method:
-    """By this metric, whatever a rule says."""
-    return dataclasses.replace(method, metric=metric)
-
-
 INPUTS, HIDDEN, OUTPUTS, BATCH, NOISE = 64, 128, 16, 32, 0.1
 DECAYS = (0.0, 1e-2, 0.1, 0.5, 1.5)
 METHODS: dict[str, Callable[[int], methods.Method | None]] = {
@@ -79,6 +73,11 @@ def main() -> None:
         mine = sorted((r for r in records if r["sparsity"] == sparsity), key=lambda r: r["error"])
         show(mine, ["sparsity", "method", "error", "error_se", "minus_cs", "minus_cs_se", "weight_decay", "density"])
     save(records, chosen.out)
+
+
+def _judged(method: methods.Method, metric: metrics.Metric) -> methods.Method:
+    """By this metric, whatever a rule says."""
+    return dataclasses.replace(method, metric=metric)
 
 
 def _record(

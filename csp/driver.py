@@ -56,7 +56,7 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
         held = dataclasses.replace(
             plan.method, step=move, iterate=weights, free=never, support=None, metric=metrics.magnitude()
         )
-        plan = Plan(plan.targets, held, plan.clean)
+        plan = plan._replace(method=held)
     leaves, treedef = jax.tree.flatten(params)
     slopes = treedef.flatten_up_to(gradients)
     _check_state(plan, state, slopes)

@@ -19,16 +19,10 @@ class Plan(NamedTuple):
     targets: Sequence[Target]
     method: Method
     clean: Callable[[jax.Array], jax.Array]  # of gradients, where they are read
-    adaptive: Collection[int] = ()  # the leaves of which the optimizer keeps a second moment
+    adaptive: Collection[int]  # the leaves of which the optimizer keeps a second moment
 
     def metric(self, target: Target) -> metrics.Metric:
-        """The method's own, or the rule's, or the one that the method prefers, where it can be had."""
-        said = self.method.metric or target.rule.metric
-        if said is not None:
-            return said
-        preferred = self.method.prefers or metrics.magnitude()
-        lacks = preferred.needs_second and target.index not in self.adaptive
-        return metrics.magnitude() if lacks or target.is_rank else preferred
+        return self.method.judged_by(target.rule.metric, target.is_rank, target.index in self.adaptive)
 
 
 def check(plan: Plan) -> None:

@@ -13,7 +13,7 @@ def records(found: Results) -> list[dict[str, Any]]:
     """Of each row of each column, its rates with each speaker left out, and ours less its, on what both have."""
     by: dict[tuple[Any, ...], dict[tuple[int, str], Result]] = {}
     for cell, result in found.items():
-        if cell.unheard:
+        if cell.unheard and cell.row in rows.ROWS:
             by.setdefault((cell.head, cell.target, cell.structure, cell.row), {})[cell.seed, cell.unheard] = result
     lines = []
     for (head, target, structure, row), results in sorted(by.items(), key=_place):

@@ -16,13 +16,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def fusion(options: argparse.Namespace) -> "Fusion | None":
+    said = {"weight": options.lm_weight, "bonus": options.lm_bonus}
+    told = {name: value for name, value in said.items() if value is not None}
     if options.lm is None:
-        if options.rescore or options.lm_weight is not None or options.lm_bonus is not None:
+        if options.rescore or told:
             raise ValueError("--lm-weight, --lm-bonus and --rescore are for a language model: name one, --lm FILE")
         return None
     from csp.runtime.fusion import Fusion
     from csp.runtime.lm import LanguageModel
     from csp.runtime.recognizer import file_of
 
-    weight = 0.3 if options.lm_weight is None else options.lm_weight
-    return Fusion(LanguageModel(file_of(options.lm)), weight, options.lm_bonus or 0.0, options.rescore)
+    return Fusion(LanguageModel(file_of(options.lm)), rescore=options.rescore, **told)

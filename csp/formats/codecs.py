@@ -74,12 +74,12 @@ def _write_n_of_m(keep: np.ndarray, order: np.ndarray, hint: Any) -> tuple[Parts
     Groups with fewer than n living entries store zeros at free positions.
     """
     n, m = hint or _smallest(keep)
+    if (full := _overfull(keep, n, m)) is not None:
+        raise ValueError(f"more than {n} of {m} inputs live in the group from row {full}")
     places, valid = [], []
     for first in range(0, len(keep), m):
         group = keep[first : first + m]
         slots = -(-n * len(group) // m)
-        if np.count_nonzero(group, axis=0).max(initial=0) > slots:
-            raise ValueError(f"more than {n} of {m} inputs live in the group from row {first}")
         place = np.sort(np.argsort(~group, axis=0, kind="stable")[:slots], axis=0)
         places.append(place)
         valid.append(place + first)
@@ -110,12 +110,16 @@ def _read_n_of_m(parts: Parts, fields: Fields, rows: int, cols: int, count: int)
 
 def fitting(keep: np.ndarray, hint: tuple[int, int] | None) -> tuple[int, int] | None:
     """The n and m that a matrix shall have, unless a group has more: while it is being pruned it may."""
-    if hint is None:
-        return None
-    n, m = hint
-    groups = (keep[first : first + m] for first in range(0, len(keep), m))
-    fits = all(np.count_nonzero(group, axis=0).max(initial=0) <= -(-n * len(group) // m) for group in groups)
-    return hint if fits else None
+    return hint if hint and _overfull(keep, *hint) is None else None
+
+
+def _overfull(keep: np.ndarray, n: int, m: int) -> int | None:
+    """The first row of the first group with more living inputs than its share."""
+    for first in range(0, len(keep), m):
+        group = keep[first : first + m]
+        if np.count_nonzero(group, axis=0).max(initial=0) > -(-n * len(group) // m):
+            return first
+    return None
 
 
 def _width(m: int) -> int:

@@ -213,6 +213,15 @@ class Method:
     def __post_init__(self):
         object.__setattr__(self, "steps", int(self.steps))  # 1e4, say
 
+    def judged_by(self, named: metrics.Metric | None, is_rank: bool, adaptive: bool) -> metrics.Metric:
+        """Its own metric, or the one that a rule names, or else the one that it prefers, where that can be had.
+
+        `adaptive`: the optimizer keeps second moments.
+        """
+        preferred = self.prefers or metrics.magnitude()
+        lacks = is_rank or (preferred.needs_second and not adaptive)
+        return self.metric or named or (metrics.magnitude() if lacks else preferred)
+
 
 def clock_for(steps: int, begin: float, end: float, every: int | None = None, most: int = 100) -> Clock:
     """A refresh every `every` steps from `begin` to `end` (fractions of the training), and one at `end`.

@@ -6,6 +6,7 @@ from typing import Any
 
 from csp.formats import codecs
 from csp.formats.values import TYPES
+from csp.speech import audio
 from csp.train.plain import ConfigError
 
 GIVEN = "init"  # the budget of a model that is sparse already
@@ -109,10 +110,10 @@ def _is_class(said: str) -> bool:
 
 
 def _of_features(features: Any) -> list[Demand]:
-    slowest = 1 if features.given else 4_000
+    slowest, highest = (1 if features.given else audio.RATES[0]), audio.RATES[1]
     rate, bins = features.rate, features.bins
     return [
-        (slowest <= rate <= 192_000, f"features.rate {rate} must lie in [{slowest}, 192000]"),
+        (slowest <= rate <= highest, f"features.rate {rate} must lie in [{slowest}, {highest}]"),
         (1 <= bins <= 4096, f"features.bins {bins} must lie in [1, 4096]"),
         (
             0 < features.hop <= features.window <= 1,

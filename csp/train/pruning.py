@@ -76,23 +76,17 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     says = target is not None or sparsity.is_fixed or sparsity.budget == GIVEN
     if sparsity.method == "dense" or not (says or sparsity.rules):
         return ()
-    known, chosen = METRICS, metric_of(sparsity)
+    known = METRICS
     if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
         known = dict.fromkeys(CRITERIA, metrics.magnitude)
-    given = [
-        csp.Rule(
-            r.pattern,
-            structure(r.structure) if r.structure else None,
-            _named(known, r.metric or ("magnitude" if r.structure == "rank" else chosen), "metric")()
-            if r.structure or r.metric
-            else None,
-            r.target,
-        )
-        for r in sparsity.rules
-    ]
+    given = []
+    for r in sparsity.rules:
+        own = metric_of(dataclasses.replace(sparsity, structure=r.structure, metric=r.metric))
+        metric = _named(known, own, "metric")() if r.structure or r.metric else None
+        given.append(csp.Rule(r.pattern, structure(r.structure) if r.structure else None, metric, r.target))
     if not says:
         return tuple(given)
-    metric = _named(known, chosen, "metric")()
+    metric = _named(known, metric_of(sparsity), "metric")()
     budget = _own(params) if sparsity.budget == GIVEN else _named(BUDGETS, sparsity.budget, "budget")()
     share = None if sparsity.is_fixed else 0.0 if sparsity.budget == GIVEN else target
     if (part := _part(sparsity.structure)) is not None:
@@ -104,11 +98,10 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
 
 def metric_of(sparsity: Sparsity) -> str:
     """The name of the config's metric: the method's choice, where it names none."""
-    if sparsity.metric or sparsity.method == "dense" or sparsity.structure == "rank":
+    if sparsity.metric or sparsity.method == "dense":
         return sparsity.metric or "magnitude"
     method = method_of(sparsity, 1000)  # of whatever length
-    chosen = method.metric or method.prefers
-    return chosen.name if chosen else "magnitude"
+    return method.judged_by(None, sparsity.structure == "rank", adaptive=True).name
 
 
 def _own(params: Any) -> budgets.Budget:
