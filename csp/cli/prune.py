@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import config, export, guard, session
+    from csp.train import export, session
 
     if (options.config is None) == (options.out is None):
         raise ValueError("give -o FILE to prune at once, or --config CONFIG to train on")
@@ -37,11 +37,7 @@ def run(options: argparse.Namespace) -> int:
         said = {"target": options.sparsity, "structure": options.structure, "metric": options.metric}
         start = [("train.init", str(options.model))]
         start += [(f"sparsity.{key}", str(value)) for key, value in said.items() if value is not None]
-        try:
-            found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
-        except guard.Stopped as stopped:
-            where = options.out_run or f"runs/{config.read(options.config, [*start, *options.overrides]).name}"
-            raise guard.Stopped(f"{stopped}; go on with: csp train --out {where} --resume") from None
+        found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
         path, size = found["file"], found["bytes"]
         wer = (
             f", {found['wer']:.2%} of the words wrong" if "wer" in found else f", perplexity {found['perplexity']:.2f}"

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         records = sweep.sweep(options.config, options.out, grid(options), options.overrides, options.json, together)
     except guard.Stopped as stopped:
-        raise guard.Stopped(f"{stopped}; the same command goes on") from None
+        raise guard.Stopped(f"{stopped.args[0]}; the same command goes on") from None
     if options.json:
         print(json.dumps(records))
         return 0

@@ -22,20 +22,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.train import config, guard, report, session
+    from csp.train import report, session
 
-    try:
-        found = session.train(
-            options.config,
-            options.out,
-            options.overrides,
-            resume=options.resume,
-            strict=options.strict,
-            quiet=options.json,
-        )
-    except guard.Stopped as stopped:
-        where = options.out or f"runs/{config.read(options.config, options.overrides).name}"
-        raise guard.Stopped(f"{stopped}; go on with: csp train --out {where} --resume") from None
+    found = session.train(
+        options.config,
+        options.out,
+        options.overrides,
+        resume=options.resume,
+        strict=options.strict,
+        quiet=options.json,
+    )
     if options.json:
         print(json.dumps(found))
     if options.json or not found["models"]:  # only the first of several processes has a report

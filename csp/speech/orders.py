@@ -16,12 +16,12 @@ def there(out: Path, order: Mapping[str, Any]) -> bool:
 
     Args:
       out: the folder, of which the manifest is written last.
-      order: all that decides what is made, `rate` and `seed` among it.
+      order: all that decides what is made; of what is spoken or joined, `rate` and `seed` among it.
     """
     low, high = audio.RATES
-    if not low <= order["rate"] <= high:
+    if not low <= order.get("rate", low) <= high:
         raise ValueError(f"{order['rate']} samples a second: csp reads {low} to {high}")
-    if order["seed"] < 0:
+    if order.get("seed", 0) < 0:
         raise ValueError(f"seed {order['seed']} must not be negative")
     order = json.loads(json.dumps(order))
     if (out / "manifest.tsv").exists():

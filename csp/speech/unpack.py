@@ -5,16 +5,19 @@ and `utts`, their names. The manifest beside it has `utt`, `split` and `text`, a
 """
 
 import csv
+import hashlib
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from csp.formats import writing
+from csp.speech import orders
 from csp.speech.errors import DataError
 
 
 def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
-    """Writes out/manifest.tsv and a file for each utterance.
+    """Writes out/manifest.tsv and a file for each utterance; what is there already of these files is kept.
 
     Args:
       source: the .npz file.
@@ -22,7 +25,7 @@ def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
       out: a folder.
       valid: which share of the training speakers becomes the validation split, where there is none.
     """
-    if (out / "manifest.tsv").exists():
+    if orders.there(out, {"features": _digest(source), "manifest": _digest(table), "valid": valid}):
         return out / "manifest.tsv"
     try:
         with source.open("rb") as raw, np.load(raw, allow_pickle=False) as packed:
@@ -37,7 +40,6 @@ def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
     missing = [row["utt"] for row in rows if row.get("utt") not in place or not {"split", "text"} <= set(row)]
     if missing or not rows:
         raise DataError(f"{table}: {missing[0] if missing else 'no line'} is not in {source}, or has no split and text")
-    out.mkdir(parents=True, exist_ok=True)
     held = _held_out(rows, valid)
     lines = ["split\tid\tspeaker\tpath\ttext"]
     for row in rows:
@@ -48,8 +50,13 @@ def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
         np.save(out / name, feats[first:last])
         split = "valid" if row["split"] == "train" and row.get("speaker", "") in held else row["split"]
         lines.append(f"{split}\t{row['utt']}\t{row.get('speaker', '')}\t{name}\t{row['text']}")
-    (out / "manifest.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    writing.atomically(out / "manifest.tsv", ["\n".join([*lines, ""]).encode()], overwrite=True)
     return out / "manifest.tsv"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
 
 
 def _held_out(rows: list[dict[str, str]], share: float) -> set[str]:

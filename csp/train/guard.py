@@ -13,7 +13,12 @@ def cores() -> int:
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and has saved what it has."""
+    """The run was asked to stop, and has saved what it has; in `out`, if it can go on from there."""
+
+    out: Path | None = None
+
+    def __str__(self) -> str:
+        return super().__str__() + (f"; go on with: csp train --out {self.out} --resume" if self.out else "")
 
 
 class Stop:

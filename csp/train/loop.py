@@ -65,10 +65,17 @@ class Run:
         self.batches = data.batches(config, self.place.share)
         self.progress = Progress(config.train.steps, (lambda text: None) if quiet or not mesh.is_first() else None)
         self.best: dict[str, Any] = {}
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained, with what a run that it goes on from had."""
+        return time.monotonic() - self._began
 
     def train(self, at: tuple[Path, dict[str, Any]] | None = None):
         """Yields every stage when it is finished; `at` is the checkpoint to go on from."""
         begun = at[1]["stage"] if at else 0
+        self._began -= at[1].get("seconds", 0.0) if at else 0.0
         total = stages(self.config)[begun].begin + at[1]["step"] if at else 0
         board = self.config.train.tensorboard and mesh.is_first()
         with contextlib.closing(Metrics(_metrics(self.out), total, board)) as self.metrics:
@@ -132,7 +139,7 @@ class Run:
         return done >= stage.steps or bool(every and done % every == 0)
 
     def _save(self, stage: Stage, state: TrainState) -> None:
-        about = self.said | {"stage": stage.number, "best": self.best}
+        about = self.said | {"stage": stage.number, "best": self.best, "seconds": self.seconds}
         number = stage.begin + stage.number + int(state.step)  # a stage's end is not the beginning of the next
         state = mesh.local(state)
         if mesh.is_first():

@@ -27,7 +27,7 @@ def train(
     recipe: str | Path, folders: Sequence[Path], overrides: Sequence[Sequence[tuple[str, str]]], quiet: bool = False
 ) -> list[dict[str, Any]]:
     """Trains one recipe in every folder, each with overrides of its own; the reports."""
-    configs, began = [read(recipe, more) for more in overrides], time.monotonic()
+    configs = [read(recipe, more) for more in overrides]
     if not is_possible(configs[0]):
         raise ConfigError("a row of seeds is of recognisers, with one target, one device, no patience: one by one")
     with contextlib.ExitStack() as held:
@@ -46,7 +46,7 @@ def train(
             for run in runs:  # which has nothing to go on from
                 (run.out / "metrics.jsonl").unlink(missing_ok=True)
             raise
-        return [_report(run, done, time.monotonic() - began) for run, done in zip(runs, finished, strict=True)]
+        return [_report(run, done) for run, done in zip(runs, finished, strict=True)]
 
 
 def is_possible(config: Config) -> bool:
@@ -94,9 +94,9 @@ def _finished(run: Run, stage: Stage, state: TrainState, rules: Any) -> Finished
     return Finished(stage, run.chosen(stage, state), rules, int(state.refused), int(state.unaligned))
 
 
-def _report(run: Run, done: Finished, seconds: float) -> dict[str, Any]:
+def _report(run: Run, done: Finished) -> dict[str, Any]:
     row = session.deliver(run, done, run.out / "model.safetensors")
-    return report.write(run.out, run.config, [row], run.data, seconds)
+    return report.write(run.out, run.config, [row], run.data, run.seconds)
 
 
 def _batch(batches: list[Batch]) -> Batch:

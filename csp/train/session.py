@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import sys
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def train(
     out = Path(out) if out is not None else Path("runs") / config.name
     if config.train.distributed:
         mesh.join()
-    with Lock(out) if mesh.is_first() else contextlib.nullcontext(), Stop() as stop:
+    with Lock(out) if mesh.is_first() else contextlib.nullcontext(), Stop() as stop, _going_on(out):
         if mesh.is_first():
             claim(out, config, resume, [key for key, _ in overrides])
         say = (lambda text: None) if quiet or not mesh.is_first() else _say
@@ -79,7 +78,7 @@ def train(
         _same(at, said, [key for key, _ in overrides])
         if stop.asked:
             raise Stopped("stopped before the first step")
-        return _train(Run(config, out, data, stop, said, quiet), at, time.monotonic())
+        return _train(Run(config, out, data, stop, said, quiet), at)
 
 
 def origin(config: Config, data: Data) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> dict[str, Any]:
+def _train(run: Run, at: tuple[Path, dict[str, Any]] | None) -> dict[str, Any]:
     rows = list(at[1]["rows"]) if at else []
     run.said["rows"] = rows
     last = stages(run.config)[-1]
@@ -100,7 +99,7 @@ def _train(run: Run, at: tuple[Path, dict[str, Any]] | None, began: float) -> di
         rows.append(deliver(run, done, run.out / f"{name}.safetensors") if mesh.is_first() else {})
     if not mesh.is_first():
         return {"name": run.config.name, "models": []}
-    return report.write(run.out, run.config, rows, run.data, time.monotonic() - began)
+    return report.write(run.out, run.config, rows, run.data, run.seconds)
 
 
 def deliver(run: Run, done: Finished, path: Path) -> dict[str, Any]:
@@ -145,6 +144,15 @@ def claim(out: Path, config: Config, resume: bool, named: Sequence[str]) -> None
     belongs(out, config, named, "begin another with --out DIR, or say --{key} VALUE")
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         writing.atomically(path, [text.encode()], overwrite=True)
+
+
+@contextlib.contextmanager
+def _going_on(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.out = out
+        raise
 
 
 @contextlib.contextmanager

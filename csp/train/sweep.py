@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from csp.formats import writing
+from csp.rules import BudgetError
 from csp.speech import synth
 from csp.train import config, limits, row, session
 from csp.train.config import ConfigError
+from csp.train.loop import Diverged
 from csp.train.plain import toml
 
+log = logging.getLogger("csp")
 DENSE = "dense"
 
 
@@ -50,6 +54,7 @@ def sweep(
     """Runs what has not been run, goes on with what was stopped, and writes results.json after each.
 
     Without a `grid` it runs those of the recipe, [[sweep]]. `together` trains the seeds of one point in one program.
+    What cannot be trained, or diverges, is left out, and said: at once, and by the error that ends it all.
     """
     first = [(key, value) for key, value in next(points([grid]), []) if key != "train.seed"] if grid else []
     said = config.read(recipe, [*overrides, *_overrides(first)])
@@ -59,7 +64,8 @@ def sweep(
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
     for point in points(grids):  # before anything is trained; the spoken corpus may have moved with its sweep
         session.belongs(out / _name(point), config.read(recipe, [*shared, *_overrides(point)]), ["data.train"])
-    records = []
+    records, refused = [], []
+    out.mkdir(parents=True, exist_ok=True)
     for chosen in _rows(grids) if together else ([point] for point in points(grids)):
         folders = [out / _name(point) for point in chosen]
         everything = [[*shared, *_overrides(point)] for point in chosen]
@@ -68,9 +74,19 @@ def sweep(
             row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
         for point, folder, overridden in zip(chosen, folders, everything, strict=True):
             begun = (folder / "config.toml").exists()
-            found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
+            try:
+                found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
+            except (ConfigError, BudgetError, Diverged) as error:
+                log.error("%s: %s", folder.name, error)
+                refused.append(folder.name)
+                continue
             records.append(_record(found, folder, recipe, [*overrides, *point]))
         writing.atomically(out / "results.json", [json.dumps(records, indent=1).encode()], overwrite=True)
+    if refused:
+        raise ConfigError(
+            f"{len(refused)} of {len(refused) + len(records)} runs could not be: {', '.join(refused[:4])}; "
+            f"{out / 'results.json'} has the others"
+        )
     return records
 
 

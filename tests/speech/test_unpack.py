@@ -33,6 +33,9 @@ def test_every_utterance_is_there_and_speakers_stay_apart(packed, tmp_path):
     assert speakers["test"] == {"s10"}
     assert check.check(path)[1] == []
     assert unpack.unpack(source, table, tmp_path / "out") == path  # it is there
+    table.write_text(table.read_text().replace("WORD 3", "WORD THREE"))
+    with pytest.raises(ValueError, match="holds another corpus"):
+        unpack.unpack(source, table, tmp_path / "out")
 
 
 def test_a_damaged_archive_is_said(packed, tmp_path):

@@ -25,10 +25,12 @@ from csp.train.task import Judged
 def test_stopped_and_resumed_is_never_stopped(looks, whole, recipe, tmp_path, monkeypatch):
     """FAULTS 8: in mid-epoch, at a refresh, after the freeze: every array, and the log, bit for bit."""
     monkeypatch.setattr(session, "Stop", lambda: StopAt(looks))
+    monkeypatch.setattr(loop.Run, "seconds", 1e4)
     with pytest.raises(Stopped, match="stopped at step"):
         session.train(recipe, tmp_path / "run", quiet=True)
     monkeypatch.undo()
-    session.train(None, tmp_path / "run", resume=True, quiet=True)
+    found = session.train(None, tmp_path / "run", resume=True, quiet=True)
+    assert 1e4 < found["seconds"] < 2e4
     assert weights(tmp_path / "run") == weights(whole[0])
     assert history(tmp_path / "run") == history(whole[0])
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()

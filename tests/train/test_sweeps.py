@@ -5,6 +5,7 @@ import json
 import pytest
 from ran import history
 
+import csp
 from csp.cli import main
 from csp.train import guard, row, session
 
@@ -43,6 +44,22 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, mon
     monkeypatch.setattr(session, "train", stopped)
     assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), "--sparsity", "0.5"]) == 75
     assert "stopped at step 3; the same command goes on" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_does_not_stop_the_others(recipe, tmp_path, capsys, caplog, monkeypatch):
+    def train(recipe, folder, said, **options):
+        if ("sparsity.target", "0.5") in said:
+            raise csp.BudgetError("no 0.5")
+        return trained(recipe, folder, said, **options)
+
+    trained = session.train
+    monkeypatch.setattr(session, "train", train)
+    arguments = ["sweep", str(recipe), "--out", str(tmp_path / "grid"), "--sparsity", "0.5,0.75", "--method", "gradual"]
+    assert main(arguments) == 2
+    assert "gradual-0.5: no 0.5" in caplog.text
+    assert "1 of 2 runs could not be: gradual-0.5; " in capsys.readouterr().err
+    records = json.loads((tmp_path / "grid" / "results.json").read_text())
+    assert [r["sparsity"] for r in records] == [pytest.approx(0.75)]
 
 
 def test_seeds_together_that_are_stopped_can_go_on_alone(recipe, tmp_path, monkeypatch):
