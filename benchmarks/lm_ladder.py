@@ -8,15 +8,12 @@ The difference is that of nats per word, its interval a paired bootstrap over th
 
 import argparse
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 from _timing import save, show
 
 from csp.train import config, kinds, language, session
-
-RESAMPLED = 2000
+from csp.train.perplexity import difference
 
 
 def main() -> None:
@@ -68,9 +65,9 @@ def _family(chosen: argparse.Namespace, said: list[tuple[str, str]], targets: li
                 "ladder": model["perplexity"],
                 "one_shot": once["perplexity"],
                 "as_long": long["perplexity"],
-                **dict(zip(("less_than_one_shot", "low", "high"), _difference(theirs, ours), strict=True)),
+                **dict(zip(("less_than_one_shot", "low", "high"), difference(ours, theirs), strict=True)),
                 **dict(
-                    zip(("less_than_as_long", "as_long_low", "as_long_high"), _difference(as_long, ours), strict=True)
+                    zip(("less_than_as_long", "as_long_low", "as_long_high"), difference(ours, as_long), strict=True)
                 ),
             }
         )
@@ -82,15 +79,6 @@ def _run(recipe: Path, out: Path, said: list[tuple[str, str]], targets: list[flo
         return json.loads((out / "report.json").read_text())
     more = [*said, ("sparsity.targets", json.dumps(targets)), ("train.steps", str(steps)), ("sweep", "[]")]
     return session.train(recipe, out, more, resume=(out / "config.toml").exists())
-
-
-def _difference(a, b) -> tuple[float, float, float]:
-    """Nats of a word that a costs more than b, and 95 % of what resampled sentences say."""
-    more, words = a.nats - b.nats, a.words + 1
-    drawn = np.random.default_rng(0).integers(0, len(more), (RESAMPLED, len(more)))
-    low, high = np.quantile(more[drawn].sum(1) / words[drawn].sum(1), (0.025, 0.975))
-    assert math.isfinite(low)
-    return float(more.sum() / words.sum()), float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,19 @@ def test_perplexity_counts_every_label_and_end_once(encoded, length):
     assert summary["perplexity_high"] >= summary["perplexity"] - 1e-9
 
 
+def test_a_difference_is_of_the_same_sentences():
+    """Where every word costs a tenth more there is nothing to be unsure of, however the sentences differ."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 30, 200)
+    one = perplexity.Surprise(rng.gamma(2, 5, 200) * words, words, 0, 0)
+    more = one._replace(nats=one.nats + (words + 1) / 10)
+    assert perplexity.difference(more, one) == pytest.approx((0.1, 0.1, 0.1))
+    noisy = one._replace(nats=one.nats + rng.normal(0, 1, 200))
+    found, low, high = perplexity.difference(noisy, one)
+    assert low < found < high
+    assert high - low == pytest.approx(4 * np.sqrt(200) / (words + 1).sum(), rel=0.25)  # four standard errors
+
+
 def test_unknown_words_pay_for_their_spelling():
     """A vocabulary that knows less gains nothing by it."""
     tokens = learn("words", ["A A B"], KEEP, most=1)
