@@ -21,7 +21,7 @@ def compressed_sensing(
     steps: int,
     iterate: Iterate | None = None,
     begin: float = 0.05,
-    full: float = 0.5,
+    full: float = 0.7,
     freeze: float = 0.9,
     cycles: int = 1,
     every: int | None = None,
@@ -35,13 +35,13 @@ def compressed_sensing(
       full: where the budget is reached; from here to `freeze` the support still lives, at full sparsity.
       freeze: the last projection; nothing comes back to life after it.
       cycles: how many times the budget is ramped down from dense.
-      every: steps between two refreshes of the support; a hundredth of the training by default, at most 20.
+      every: steps between two refreshes of the support; a hundredth of the training by default, at most 40.
     """
     if not 0 <= begin <= full <= freeze <= 1:
         raise ValueError(f"compressed_sensing needs 0 <= begin <= full <= freeze <= 1, got {begin}, {full}, {freeze}")
     if cycles < 1:
         raise ValueError(f"compressed_sensing needs cycles >= 1, got {cycles}")
-    clock = clock_for(steps, begin, freeze, every, most=20)
+    clock = clock_for(steps, begin, freeze, every, most=40)
     plain = Method("compressed_sensing", steps, clock, _teeth(begin * steps, full * steps, cycles))
     return (iterate or dual())(plain)
 
