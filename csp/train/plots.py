@@ -10,6 +10,8 @@ import numpy as np
 from csp import formats
 from csp.train import logs
 
+_FORMS = ("o", "s", "^", "D", "*", "v", "P")
+_FAR = 20
 _COLOURS = ("#0b6e99", "#d95f02", "#2b8a3e", "#9c36b5", "#c92a2a", "#495057", "#e8a400", "#5c7cfa")
 
 
@@ -94,11 +96,18 @@ def _quality(runs: Sequence[Finished], path: Path) -> Path:
 
 
 def _surprise(runs: Sequence[Finished], path: Path) -> Path:
-    """Perplexity against bytes and against the time of a label; a colour for each structure, a form for each way."""
+    """Perplexity against bytes and against the time of a label; a colour for each structure, a form for each way.
+
+    What is far worse than the best would press all others together, and is counted only.
+    """
     models = [(run.report["config"], model) for run in runs for model in run.report["models"]]
+    worst = _FAR * min(model["perplexity"] for _, model in models)
+    shown = [(config, model) for config, model in models if model["perplexity"] <= worst]
+    beyond, models = len(models) - len(shown), shown
     figure, (by_size, by_time) = _figure(2, 4.4)
     structures = sorted({model["structure"] for _, model in models})
-    forms = {"dense": "*", "calibrated": "o", "calibrated, trained": "s", "rungs": "^", "other": "D"}
+    ways = sorted({_way(*one) for one in models})
+    forms = dict(zip(ways, _FORMS * len(ways), strict=False))
     for axes, key, scale in ((by_size, "bytes", 1e-3), (by_time, "label_us", 1.0)):
         for config, model in models:
             axes.plot(
@@ -111,27 +120,42 @@ def _surprise(runs: Sequence[Finished], path: Path) -> Path:
             )
         front = pareto([(model[key] * scale, model["perplexity"]) for _, model in models])
         axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=0.8, label="Pareto front")
-    _style(by_size, "Perplexity against the size of the file", "kB", "perplexity of a word")
+    beside = f"; {beyond} beyond {worst:.0f} left out" if beyond else ""
+    _style(by_size, "Perplexity against the size of the file" + beside, "kB", "perplexity of a word")
     _style(by_time, "Perplexity against the time of a label", "microseconds, one hypothesis", "perplexity of a word")
     for axes in (by_size, by_time):
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _numbers(axes.xaxis)
+        _numbers(axes.yaxis)
     for structure, colour in zip(structures, _COLOURS, strict=False):
         by_size.plot([], [], "s", color=colour, label=structure)
     for name, form in forms.items():
-        by_time.plot([], [], form, color="grey", label=name)
+        by_time.plot([], [], form, color="grey", label=name, linestyle="")
     for axes in (by_size, by_time):
         axes.legend(frameon=False, fontsize=8)
     return _save(figure, path)
+
+
+def _numbers(axis: Any) -> None:
+    """Few and plain ones along a logarithmic axis, however short it is."""
+    from matplotlib import ticker
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        ticker.LogLocator(subs=(1, 2, 5)) if high > 8 * low else ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    )
+    axis.set_major_formatter(lambda x, _: f"{x:,g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _way(config: dict[str, Any], model: dict[str, Any]) -> str:
     if model["method"] == "dense":
         return "dense"
     if model["method"] != "calibrated":
-        return "other"
+        return model["method"].replace("_", " ")
     if config["sparsity"]["options"].get("rungs", 1) > 1 or len(config["sparsity"]["targets"]) > 1:
-        return "rungs"
+        return "calibrated, in rungs"
     return "calibrated, trained" if model["steps"] else "calibrated"
 
 
