@@ -3,7 +3,8 @@
 First the grid, or as much of it as there is time for: csp sweep configs/lm_grid.toml --out runs/lm_grid. Of its models
 three things are asked, each of pairs that differ in nothing else: is a criterion better than magnitude, are four rungs
 better than one, compressed sensing better than pruning by magnitude at once and training on? The difference is that of
-nats per word, its interval a paired bootstrap over the test's sentences.
+nats per word, its interval a paired bootstrap over the test's sentences. The time of a label is measured anew, of all
+models in turns, and drawn with the sizes beside the JSON.
 """
 
 import argparse
@@ -13,10 +14,12 @@ from typing import Any
 
 from _timing import save, show
 
-from csp.train import config, kinds, language
+from csp.runtime import lmbench
+from csp.train import config, kinds, language, plots
 from csp.train.perplexity import Surprise, difference
 
 ONE = ("structure", "sparsity", "metric", "method", "rungs", "steps", "seed")
+TURNS = 5
 QUESTIONS: dict[str, dict[str, Any]] = {  # what the rival has in its place, the first of it in any case
     "magnitude": {"metric": "magnitude"},
     "at_once": {"rungs": 1},
@@ -32,12 +35,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/lm_grid.json"), help="default: %(default)s")
     chosen = parser.parse_args()
     found = {_key(record): (record, grid) for grid in chosen.grids for record in _read(parser, grid)}
-    surprises = _scored({key: grid / record["folder"] for key, (record, grid) in found.items()})
-    records = [record | _answers(key, surprises) for key, (record, _) in found.items()]
+    folders = {key: grid / record["folder"] for key, (record, grid) in found.items()}
+    surprises, latencies = _scored(folders), _timed(folders)
+    records = [record | _answers(key, surprises) | latencies[key] for key, (record, _) in found.items()]
     records.sort(key=lambda one: (one["structure"], one["sparsity"], one["steps"], one["perplexity"]))
     columns = [*ONE, "bytes", "label_us", "perplexity"]
     show(records, [*columns, *(f"less_than_{name}" for name in QUESTIONS)])
     save(records, chosen.out)
+    drawn = [plots.Finished(folders[key], _report(folders[key], latencies[key])) for key in found]
+    print(f"wrote {plots.surprise(drawn, chosen.out.with_suffix('.png'))}")
 
 
 def _read(parser: argparse.ArgumentParser, grid: Path) -> list[dict[str, Any]]:
@@ -57,6 +63,16 @@ def _scored(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], Surpr
     data = kinds.of(read).prepare(read, first)
     task = language.Language(read, data.inputs)
     return {key: task.score(folder / "model.safetensors", data.test) for key, folder in folders.items()}
+
+
+def _timed(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], dict[str, float]]:
+    turns = [{key: lmbench.latency(at / "model.safetensors") for key, at in folders.items()} for _ in range(TURNS)]
+    return {key: {"label_us": min(turn[key] for turn in turns)} for key in folders}
+
+
+def _report(folder: Path, latency: dict[str, float]) -> dict[str, Any]:
+    found = json.loads((folder / "report.json").read_text())
+    return found | {"models": [found["models"][-1] | latency]}
 
 
 def _answers(key: tuple[Any, ...], surprises: dict[tuple[Any, ...], Surprise]) -> dict[str, float]:

@@ -44,7 +44,7 @@ def draw(runs: Sequence[Finished], out: Path) -> list[Path]:
     matplotlib.use("Agg")
     speech = "wer" in runs[0].report
     return [
-        _quality(runs, out / "quality.png") if speech else _surprise(runs, out / "quality.png"),
+        _quality(runs, out / "quality.png") if speech else surprise(runs, out / "quality.png"),
         _training(runs, out / "training.png"),
         _layers(runs[-1], out / "layers.png"),
     ]
@@ -95,7 +95,7 @@ def _quality(runs: Sequence[Finished], path: Path) -> Path:
     return _save(figure, path)
 
 
-def _surprise(runs: Sequence[Finished], path: Path) -> Path:
+def surprise(runs: Sequence[Finished], path: Path) -> Path:
     """Perplexity against bytes and against the time of a label; a colour for each structure, a form for each way.
 
     What is far worse than the best would press all others together, and is counted only.
