@@ -26,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
     if (options.manifest is None) == (options.text is None):
         raise ValueError("give --manifest for a recogniser, or --text for a language model")
     if options.text is not None:
+        if options.lm is not None or options.beam is not None or fusing.fusion(options):
+            raise ValueError("--lm and --beam are for a recogniser: --manifest")
         return _read(options)
     from csp.train import recognise
 
@@ -63,5 +65,5 @@ def _read(options: argparse.Namespace) -> int:
         f"{found['words']:,} words, {found['sentences']:,} sentences"
     )
     if found["dropped"]:
-        print(f"{found['dropped']:,} sentences are left out: they have units out of the vocabulary")
+        print(f"{found['dropped']:,} sentences are left out: the vocabulary cannot write them")
     return 0

@@ -9,7 +9,9 @@ Any key of the config can be replaced: --section.key VALUE. Ctrl-C finishes the 
 
 import argparse
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 from csp.cli.tables import table
 
@@ -46,8 +48,18 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{out}/report.md has more. What next:")
     print(f"  csp inspect {out / found['file']}")
     print("  " + (use if "examples" in found else f"csp bench {out / found['file']}"))
-    print(f"  csp train {options.config or out / 'config.toml'} --out {out}-smaller --sparsity.structure 6:128")
+    print(f"  {_smaller(options, out, found)}")
     return 0
+
+
+def _smaller(options: argparse.Namespace, out: Path, found: dict[str, Any]) -> str:
+    """The same again, with fewer weights."""
+    said = [(key, value) for key, value in options.overrides if not key.startswith("sparsity.")]
+    if found["method"] == "dense":
+        said.append(("sparsity.method", "compressed_sensing"))
+    said.append(("sparsity.structure", "6:128"))
+    words = [f"--{key} {shlex.quote(value)}" for key, value in said]
+    return " ".join(["csp train", str(options.config or out / "config.toml"), f"--out {out}-smaller", *words])
 
 
 def _example(out: Path) -> str:

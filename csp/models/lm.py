@@ -52,13 +52,22 @@ class LMConfig:
     left_hidden: tuple[int, ...] = ()
     ranks: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        for name, most in (("left_heads", self.heads), ("left_hidden", self.hidden or 4 * self.width)):
+            left = getattr(self, name)
+            if left and (len(left) != self.layers or not all(1 <= count <= most for count in left)):
+                raise ValueError(f"model.{name} {left}: of each of {self.layers} layers between 1 and {most} are left")
+
 
 class LanguageModel(nnx.Module):
     """`losses` of packed sentences; `start` and `step` for a search, label by label."""
 
     def __init__(self, config: LMConfig, vocabulary: int, rngs: nnx.Rngs):
         if config.network not in ("transformer", "lstm") or config.positions not in ("rotary", "learned"):
-            raise ValueError(f"model.network is 'transformer' or 'lstm', positions 'rotary' or 'learned'; not {config}")
+            raise ValueError(
+                "model.network is 'transformer' or 'lstm', and model.positions 'rotary' or 'learned'; "
+                f"not {config.network!r} and {config.positions!r}"
+            )
         self.context, self.dtype = config.context, config.dtype
         self.embedding = Embedding(vocabulary, config.width, rngs)
         learned = config.network == "transformer" and config.positions == "learned"

@@ -4,6 +4,7 @@ A row of n labels is worth log p(sound) + weight log p(labels, end) + bonus n. I
 language model must have the recogniser's vocabulary; afterwards (rescoring) any that can write the words will do.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,8 @@ class Fusion(NamedTuple):
     rescore: bool = False
 
     def check(self, tokens: Tokens) -> None:
+        if not (math.isfinite(self.weight) and math.isfinite(self.bonus)):
+            raise ValueError(f"a weight of {self.weight} and a bonus of {self.bonus} must be finite")
         if not self.rescore and self.lm.tokens.units != tokens.units:
             raise ValueError(
                 f"the language model's vocabulary of {self.lm.tokens.size - 1} {self.lm.tokens.kind} is not the "

@@ -125,7 +125,8 @@ class Recognizer:
         own = self.model.beam if fusion is None or self.model.beam > 1 else BESIDE
         self.beam = own if beam is None else beam
         if self.beam < 1 or (fusion is not None and self.beam < 2):
-            raise ValueError(f"a beam of {self.beam} hypotheses: 1 or more, with a language model 2 or more")
+            least = "1 or more" if self.beam < 1 else "a language model chooses among 2 or more"
+            raise ValueError(f"a beam of {self.beam} hypotheses: {least}")
         if fusion is not None:
             fusion.check(self.model.tokens)
         self.reset()

@@ -84,7 +84,10 @@ def factor(
         gram = None
     else:
         raise ConfigError(f"sparsity.metric {criterion!r} says nothing of directions: magnitude, fisher, {GRAMS} do")
-    params, _, norms = lowrank.descend(params, 1 - saving, gram=gram, norms=norms)
+    try:
+        params, _, norms = lowrank.descend(params, 1 - saving, gram=gram, norms=norms)
+    except ValueError as error:
+        raise ConfigError(f"sparsity.target {saving:g} leaves {1 - saving:g} of the bytes: {error}") from None
     return params, norms
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import csp
 from csp.formats import FormatError
 from csp.runtime.recognizer import kind_of
-from csp.train import checkpoints, config, kinds, language, lmfile, loop, modelfile, pruning, step
+from csp.train import checkpoints, config, kinds, language, limits, lmfile, loop, modelfile, pruning, step
 from csp.train.config import ConfigError, Sparsity
 from csp.train.data import INPUTS
 
@@ -62,6 +62,7 @@ def prune(
     if text is not None or metric != "magnitude":
         raise ConfigError(f"{model} is no language model, which --text and --metric are for")
     found = modelfile.load(model)
+    limits.demand(limits.of_heads(dataclasses.replace(found.setup.config, sparsity=said)))
     rules = pruning.rules_of(said, found.params, sparsity)
     params = csp.compress(jax.tree.map(jnp.asarray, found.params), *rules)
     csp.verify(params, *rules)

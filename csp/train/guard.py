@@ -39,6 +39,9 @@ class Stop:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
+            outer = getattr(before, "__self__", None)  # that of a sweep, which shall not begin another run
+            if self.asked and isinstance(outer, Stop):
+                outer.asked = True
 
     def check(self) -> None:
         """For what is long, before there is a step to finish."""

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +17,19 @@ from csp.models import lm
 from csp.runtime import lmbench
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
+from csp.speech.errors import DataError
 from csp.speech.tokens import Normaliser, Tokens
-from csp.train import calibrate, lmfile, perplexity, pruning, task
+from csp.train import calibrate, limits, lmfile, perplexity, pruning, task
 from csp.train import text as packing
-from csp.train.config import Config, ConfigError, Data, Sparsity, Train
+from csp.train.config import Config, ConfigError, Data, Decode, Sparsity, Train
 from csp.train.data import remember
+from csp.train.storing import values_in
 from csp.train.text import Batch, Sentences
 
 log = logging.getLogger("csp")
 _CALIBRATING = 16  # batches
+_LOOKED_AT = 20_000  # lines
+_MANY = 0.01  # of the letters
 _EVERY = 50  # sentences of a text without splits, of which one is for validation and one for the test
 
 
@@ -70,11 +75,10 @@ def prepare(config: Config, out: Path, check: Callable[[], None] = lambda: None)
 def _prepared(data: Data, first: str, seed: int) -> Texts:
     train, valid, test = _made_up(data, seed) if data.synth else _read(data)
     tokens = _vocabulary(data, first, train)
+    _warn_of_cut(train, tokens.normalise)
     encoded = packing.encode(train, tokens, data.train or data.synth)
     if encoded.dropped:
-        log.warning(
-            "%d of %d sentences are left out: they have units out of the vocabulary", encoded.dropped, len(train)
-        )
+        log.warning("%d of %d sentences are left out: the vocabulary cannot write them", encoded.dropped, len(train))
     return Texts(
         encoded,
         packing.encode(valid, tokens, data.valid or "valid").some(data.most),
@@ -91,8 +95,22 @@ def _read(data: Data) -> tuple[list[str], list[str], list[str]]:
     if not data.valid or not data.test:
         out = {*range(0, len(train), _EVERY)} if not data.valid else set()
         out |= {*range(_EVERY // 2, len(train), _EVERY)} if not data.test else set()
-        train = [line for number, line in enumerate(train) if number not in out]
+        train, every = [line for number, line in enumerate(train) if number not in out], len(train)
+        if not train:
+            raise DataError(
+                f"{data.train} has {every} sentences, one a line: too few to keep some for validation and test; "
+                "name data.valid and data.test, or more text"
+            )
     return train, valid, test
+
+
+def _warn_of_cut(lines: Sequence[str], normalise: Normaliser) -> None:
+    """Letters and digits that the vocabulary's normaliser takes for spaces, if they are many."""
+    count = Counter(c for line in lines[:: 1 + len(lines) // _LOOKED_AT] for c in line if c.isalnum())
+    cut = Counter({c: n for c, n in count.items() if not normalise(c)})
+    if (share := cut.total() / max(count.total(), 1)) > _MANY:
+        some = "".join(c for c, _ in cut.most_common(8))
+        log.warning("%.1f %% of the letters are outside data.keep %r and cut: %s", 100 * share, normalise.keep, some)
 
 
 def _made_up(data: Data, seed: int) -> tuple[list[str], list[str], list[str]]:
@@ -201,26 +219,36 @@ class Language(task.Task):
 def prune(path: Path, out: Path, sparsity: Sparsity, where: Path | None, about: dict[str, Any]) -> None:
     """Writes a model file anew, pruned by what a text says of its weights; by magnitude it needs none."""
     found = lmfile.load(path)
-    data = Data(train=str(where or ""), synth="" if where else "digits")
-    config = Config(kind=lmfile.KIND, data=data, model=found.config, sparsity=sparsity, train=Train(init=str(path)))
+    if found.config.ranks and sparsity.structure != "rank":
+        raise ConfigError(f"{path} is made of factors already: prune what they come from, or --structure rank")
+    data = Data(train=str(where or ""), synth="" if where else "digits", length=found.length)
+    config = Config(
+        kind=lmfile.KIND,
+        data=data,
+        model=found.config,
+        sparsity=sparsity,
+        train=Train(init=str(path)),
+        decode=Decode(values=values_in(path)),
+    )
+    limits.demand(limits.of_heads(config))
     task = Language(config, {"tokens": found.tokens.as_json()})
     if where is None and sparsity.metric != "magnitude":
         raise ConfigError(f"metric {sparsity.metric!r} looks at data: --text FILE")
     some: list[Batch] = []
     if where is not None:
         sentences = packing.encode(text.lines(where), found.tokens, str(where)).some(_CALIBRATING * 250)
-        some = [batch for _, batch in packing.in_order(sentences, 16, data.length)][:_CALIBRATING]
+        some = [batch for _, batch in packing.in_order(sentences, 16, found.length)][:_CALIBRATING]
     params, _ = task.pruned(sparsity.target, task.initial, some, {})
     rules = pruning.rules_of(sparsity, params, sparsity.target)
     task.save(out, params, rules, about)
 
 
-def read(path: Path, where: Path, split: str = "", size: int = 16, length: int = 128) -> dict[str, Any]:
-    """How a text surprises a model file, as plain JSON."""
+def read(path: Path, where: Path, split: str = "", size: int = 16) -> dict[str, Any]:
+    """How a text surprises a model file, in rows as long as those of its training, as plain JSON."""
     model = lmfile.load(path)
     sentences = packing.encode(text.lines(where, split), model.tokens, str(where))
     losses = functools.partial(_losses, model.structure)
-    found = perplexity.measure(losses, model.params, sentences, size, length)
+    found = perplexity.measure(losses, model.params, sentences, size, model.length)
     return found.summary() | {"dropped": sentences.dropped}
 
 

@@ -1,7 +1,7 @@
 """Which values of a config make no sense, though their types are right?"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from csp.formats import codecs
@@ -25,10 +25,10 @@ def check(config: Any) -> Any:
     """The config, or an error that names the value."""
     train, data, sparsity = config.train, config.data, config.sparsity
     asked = bool(sparsity.targets) or sparsity.target is not None
-    for holds, what in [
+    demands = [
         (
-            train.steps > 0 or (train.steps == 0 and sparsity.method == "calibrated"),
-            f"train.steps {train.steps} must be positive, or 0 with sparsity.method = 'calibrated'",
+            train.steps > 0 or (train.steps == 0 and _is_model_already(config)),
+            f"train.steps {train.steps} must be positive, or 0 with sparsity.method 'calibrated' or a dense train.init",
         ),
         (train.batch > 0, f"train.batch {train.batch} must be positive"),
         (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
@@ -86,15 +86,22 @@ def check(config: Any) -> Any:
         *_of_features(config.features),
         *_of_model(config),
         *_of_calibration(sparsity, asked),
+        *_of_targets(sparsity),
+        *of_heads(config),
         (data.length > 1, f"data.length {data.length} must be 2 or more"),
         (data.most >= 0, f"data.most {data.most} must not be negative"),
         (config.decode.beam > 0, "decode.beam must be positive"),
         (config.decode.values in TYPES, f"decode.values {config.decode.values!r} is none of {', '.join(TYPES)}"),
         (config.decode.codec in CODECS, f"decode.codec {config.decode.codec!r} is none of {', '.join(CODECS)}"),
-    ]:
+    ]
+    demand(demands)
+    return config
+
+
+def demand(demands: Iterable[Demand]) -> None:
+    for holds, what in demands:
         if not holds:
             raise ConfigError(what)
-    return config
 
 
 def _is_range(given: Sequence[float], least: float = float("-inf")) -> bool:
@@ -129,8 +136,34 @@ def _of_model(config: Any) -> Iterator[Demand]:
             value = getattr(model, name, least)
             yield value >= least, f"model.{name} {value} must be {'positive' if least else '0 or more'}"
     yield model.dtype in ("float32", "bfloat16"), f"model.dtype {model.dtype!r} is neither float32 nor bfloat16"
+    yield not getattr(model, "ranks", None), "model.ranks is what files say: sparsity.structure = 'rank' makes factors"
+    if getattr(model, "positions", "") == "learned":
+        most = config.data.length
+        yield model.context >= most, f"model.context {model.context} has no positions for data.length {most}: raise it"
     after = getattr(model, "reduce_after", 0)
     yield after <= model.layers, f"model.reduce_after {after}: there are {model.layers} layers"
+
+
+def _is_model_already(config: Any) -> bool:
+    method = config.sparsity.method
+    return config.kind == "lm" and (method == "calibrated" or (method == "dense" and bool(config.train.init)))
+
+
+def _of_targets(sparsity: Any) -> Iterator[Demand]:
+    key = "sparsity.targets" if sparsity.targets else "sparsity.target"
+    for target in sparsity.targets or (() if sparsity.target is None else (sparsity.target,)):
+        yield 0 <= target <= 1, f"{key} {target:g} must lie in [0, 1]"
+        if sparsity.structure == "rank":
+            yield 0 < target < 1, f"{key} {target:g}: a rank saves a fraction of the bytes between 0 and 1"
+
+
+def of_heads(config: Any) -> Iterator[Demand]:
+    """Who asks for "attention 4" means the heads that there are: half a head is none that could be removed."""
+    said = config.sparsity.structure
+    if not said.startswith("attention ") or not hasattr(config.model, "heads"):
+        return
+    for heads in getattr(config.model, "left_heads", ()) or (config.model.heads,):
+        yield said == f"attention {heads}", f"sparsity.structure {said!r}: a layer has {heads} heads, say so"
 
 
 def _of_calibration(sparsity: Any, asked: bool) -> Iterator[Demand]:

@@ -10,6 +10,7 @@ import numpy as np
 
 import csp
 from csp import formats, lowrank, structures
+from csp.formats import FormatError
 from csp.models import lm
 from csp.models.lm import LMConfig
 from csp.models.smaller import smaller
@@ -20,6 +21,7 @@ from csp.train.plain import as_plain, build
 from csp.train.storing import said_in, store
 
 KIND = "lm"
+LENGTH = 128  # of files that say nothing
 
 
 class Model(NamedTuple):
@@ -27,6 +29,7 @@ class Model(NamedTuple):
     structure: Any
     params: Any
     tokens: Tokens
+    length: int  # of the rows that it was trained on
 
 
 def save(
@@ -43,7 +46,7 @@ def save(
     if any(whole):
         model, params = smaller(model, params)
     model = dataclasses.replace(model, ranks=ranks_of(params))
-    said = {"kind": KIND, "model": as_plain(model), "tokens": tokens.as_json()}
+    said = {"kind": KIND, "model": as_plain(model), "tokens": tokens.as_json(), "length": config.data.length}
     return store(path, {"model": params}, said, config, () if any(whole) else rules, about)
 
 
@@ -52,8 +55,13 @@ def load(path: str | Path) -> Model:
     said = said_in(path, KIND, "language model")
     config, tokens = build(LMConfig, said["model"], "model."), tokens_.from_json(said["tokens"])
     structure, like = lm.abstract(config, tokens.size)
-    tree, _ = formats.load(path, like={"model": like})
-    return Model(config, structure, jax.tree.map(jnp.asarray, tree["model"]), tokens)
+    try:
+        tree, _ = formats.load(path, like={"model": like})
+    except FormatError:
+        raise
+    except ValueError as error:
+        raise FormatError(f"{path}: its weights are not those of its config and its vocabulary: {error}") from None
+    return Model(config, structure, jax.tree.map(jnp.asarray, tree["model"]), tokens, said.get("length", LENGTH))
 
 
 def ranks_of(params: Any) -> dict[str, int]:

@@ -106,6 +106,8 @@ class Run:
         done = stage.steps if self._enough() else int(state.step)
         if done == 0:
             self._save(stage, state)  # the disk can be written, before anything is lost
+            if stage.steps == 0 and self._asked(0):
+                raise Stopped(f"stopped at step {stage.begin}")
         batches = self.batches.from_(int(state.position))
         clock = time.monotonic()
         while done < stage.steps:

@@ -90,6 +90,8 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     budget = _own(params) if sparsity.budget == GIVEN else _named(BUDGETS, sparsity.budget, "budget")()
     share = None if sparsity.is_fixed else 0.0 if sparsity.budget == GIVEN else target
     if (part := _part(sparsity.structure)) is not None:
+        if not any(re.fullmatch(part[0], path) for path, _ in rules.named_leaves(params)):
+            raise ConfigError(f"structure {sparsity.structure!r} is of Transformers and Conformers, which this is not")
         return (*given, csp.Rule(part[0], part[1], metric, share, budget))
     found = structure(sparsity.structure)
     spared = rules.default_rules(params, 0.5)

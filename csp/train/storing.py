@@ -49,3 +49,9 @@ def said_in(path: str | Path, kind: str, what: str) -> dict[str, Any]:
     if not isinstance(said, dict) or said.get("kind") != kind:
         raise ValueError(f"{path} holds no {what} that csp trained: csp inspect {path} shows what it holds")
     return said
+
+
+def values_in(path: Path) -> str:
+    """How the largest matrix of a file is stored, as a config's decode.values has it."""
+    matrices = [row for row in formats.inspect(path)["tensors"] if len(row["shape"]) > 1]
+    return max(matrices, key=lambda row: row["size"])["values"]

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from csp.formats import writing
-from csp.rules import BudgetError
+from csp.formats import FormatError, writing
 from csp.speech import synth
-from csp.train import config, limits, row, session
+from csp.speech.errors import DataError
+from csp.train import config, guard, limits, row, session
 from csp.train.config import ConfigError
 from csp.train.loop import Diverged
 from csp.train.plain import toml
@@ -63,31 +63,50 @@ def sweep(
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
     for point in points(grids):  # before anything is trained; the spoken corpus may have moved with its sweep
-        session.belongs(out / _name(point), config.read(recipe, [*shared, *_overrides(point)]), ["data.train"])
-    records, refused = [], []
+        try:
+            read = config.read(recipe, [*shared, *_overrides(point)])
+        except ConfigError:  # which is said when its turn comes
+            continue
+        session.belongs(out / _name(point), read, ["data.train"])
     out.mkdir(parents=True, exist_ok=True)
-    for chosen in _rows(grids) if together else ([point] for point in points(grids)):
-        folders = [out / _name(point) for point in chosen]
-        everything = [[*shared, *_overrides(point)] for point in chosen]
-        left = [i for i, folder in enumerate(folders) if _report(folder) is None]
-        if together and len(left) > 1 and row.is_possible(config.read(recipe, everything[0])):
-            row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
-        for point, folder, overridden in zip(chosen, folders, everything, strict=True):
-            begun = (folder / "config.toml").exists()
-            try:
-                found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
-            except (ConfigError, BudgetError, Diverged) as error:
-                log.error("%s: %s", folder.name, error)
-                refused.append(folder.name)
-                continue
-            records.append(_record(found, folder, recipe, [*overrides, *point]))
-        writing.atomically(out / "results.json", [json.dumps(records, indent=1).encode()], overwrite=True)
+    records, refused = [], {}
+    with guard.Stop() as stop:
+        for chosen in _rows(grids) if together else ([point] for point in points(grids)):
+            folders = [out / _name(point) for point in chosen]
+            everything = [[*shared, *_overrides(point)] for point in chosen]
+            left = [i for i, folder in enumerate(folders) if _report(folder) is None]
+            if together and len(left) > 1 and _fits(recipe, everything[0]):
+                row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
+            for point, folder, overridden in zip(chosen, folders, everything, strict=True):
+                if stop.asked:
+                    raise guard.Stopped(f"stopped before {folder.name}")
+                begun = (folder / "config.toml").exists()
+                try:
+                    found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
+                except (ValueError, Diverged) as error:
+                    if isinstance(error, DataError | FormatError):  # all runs have the same
+                        raise
+                    log.error("%s: %s", folder.name, error)
+                    refused[folder.name] = error
+                    continue
+                records.append(_record(found, folder, recipe, [*overrides, *point]))
+            writing.atomically(out / "results.json", [json.dumps(records, indent=1).encode()], overwrite=True)
+    if refused and not records:
+        raise next(iter(refused.values()))
     if refused:
         raise ConfigError(
-            f"{len(refused)} of {len(refused) + len(records)} runs could not be: {', '.join(refused[:4])}; "
+            f"{len(refused)} of {len(refused) + len(records)} runs could not be: {', '.join([*refused][:4])}; "
             f"{out / 'results.json'} has the others"
         )
     return records
+
+
+def _fits(recipe: Path, overrides: list[tuple[str, str]]) -> bool:
+    """Can its seeds be trained together?"""
+    try:
+        return row.is_possible(config.read(recipe, overrides))
+    except ConfigError:  # which is said where each is trained alone
+        return False
 
 
 def _checked(grids: Sequence[dict[str, Any]]) -> Sequence[Grid]:

@@ -56,7 +56,7 @@ class Sentences(NamedTuple):
 
 
 def encode(lines: Sequence[str], tokens: Tokens, where: str) -> Sentences:
-    """The sentences' labels; one with a unit that the vocabulary lacks is left out and counted."""
+    """The sentences' labels; one with a unit that the vocabulary lacks, or of none, is left out and counted."""
     labels, counts, spelling, dropped = [], [], [], 0
     cut: Callable[[str], list[int] | None] = tokens.encode if tokens.kind == "characters" else _Words(tokens).cut
     letters = {character for unit in tokens.units for character in unit} - {" ", "\u2581"}
@@ -67,6 +67,7 @@ def encode(lines: Sequence[str], tokens: Tokens, where: str) -> Sentences:
         except DataError:
             dropped += 1
             continue
+        dropped += not found and bool(line.strip())  # nothing that the normaliser keeps
         if found:
             labels.append(np.array(found, np.int32))
             counts.append((len(found), said.count(" ") + 1, len(said)))

@@ -207,7 +207,7 @@ def test_a_ladder_meets_each_byte_budget_and_never_has_the_whole_matrix_again(pl
         ),
         ({"sparsity__structure": "rank"}, ConfigError, "sparsity.target is missing"),
         ({"sparsity__structure": "rank", "sparsity__target": "0.99"}, ValueError, "smallest possible fraction"),
-        ({"sparsity__structure": "attention 3", "sparsity__target": "0.5"}, ValueError, "does not hold 3 equal heads"),
+        ({"sparsity__structure": "attention 3", "sparsity__target": "0.5"}, ValueError, "a layer has 2 heads"),
         ({"model__width": "32", "sparsity__target": "0.5"}, ValueError, "is another model than the config's"),
         ({"sparsity__method": "gradual", "train__steps": "0"}, ConfigError, "train.steps 0 must be positive"),
     ],
