@@ -33,6 +33,7 @@ METHODS: dict[str, Callable[[int], methods.Method | None]] = {
     "compressed_sensing hard": lambda n: methods.compressed_sensing(n, methods.dual(firm=1.0)),
     "compressed_sensing by size": lambda n: _judged(methods.compressed_sensing(n), metrics.magnitude()),
     "compressed_sensing soft": lambda n: methods.compressed_sensing(n, methods.dual(firm=float("inf"))),
+    "compressed_sensing ramp to 70 %": lambda n: methods.compressed_sensing(n, full=0.7),
     "compressed_sensing 3 cycles": lambda n: methods.compressed_sensing(n, cycles=3),
     "compressed_sensing trimmed": lambda n: methods.compressed_sensing(n, methods.trimmed()),
     "compressed_sensing ista": lambda n: methods.compressed_sensing(n, methods.ista()),

@@ -45,14 +45,13 @@ def _options(**options: Any) -> Setting:
     return {"sparsity.options": options}
 
 
-def _dual(pull: float = 30.0, firm: float = 1.5, full: float = 0.5) -> Setting:
-    return _options(iterate="dual", iterate_options={"pull": pull, "firm": firm}, full=full)
+def _dual(pull: float = 30.0, firm: float = 1.5, **options: Any) -> Setting:
+    return _options(iterate="dual", iterate_options={"pull": pull, "firm": firm}, **options)
 
 
 ERK, GLOBAL = {"sparsity.budget": "erk"}, {"sparsity.budget": "global"}
 BY_SIZE, ADAM, FISHER = ({"sparsity.metric": name} for name in ("magnitude", "adam", "fisher"))
-HALF = _options(full=0.5)  # compressed sensing's full sparsity at half time: so it was until 2026-11-22,
-OF_SIZE = DEFAULT | BY_SIZE | HALF  # and so, too, when most of its parts were compared
+OF_SIZE = DEFAULT | BY_SIZE  # compressed sensing as it was until 2026-11-22, when most of its parts were compared
 TRIALS: dict[str, list[Setting]] = {
     "gradual": _settings(
         "gradual",
@@ -81,22 +80,22 @@ TRIALS: dict[str, list[Setting]] = {
     ),
     "compressed_sensing": _settings(
         "compressed_sensing",
-        HALF,
-        BY_SIZE | HALF | DECAY,
+        {},
+        BY_SIZE | DECAY,
         BY_SIZE | _dual(pull=100.0),
         BY_SIZE | _dual(firm=1.2),
         BY_SIZE | _dual(full=0.4),
-        BY_SIZE | HALF | ERK,
+        BY_SIZE | ERK,
         BY_SIZE | DECAY | _dual(pull=100.0),
         BY_SIZE | DECAY | _dual(pull=100.0, firm=1.2),
-        BY_SIZE | HALF,
+        BY_SIZE,
         _dual(pull=100.0),
         _dual(firm=2.0),
-        HALF | DECAY,
-        {},
-        HALF | {"train.beta1": 0.5},
+        DECAY,
+        _options(full=0.7),
+        {"train.beta1": 0.5},
         _options(full=0.6),
-        _options(every=40, full=0.5),
+        _options(every=40),
     ),
 }
 ROWS: dict[str, Setting] = {
@@ -116,24 +115,24 @@ ROWS: dict[str, Setting] = {
     "acdc": TRIALS["acdc"][0],
     "str": {"sparsity.method": "str"},
     "compressed_sensing": DEFAULT,
-    "compressed_sensing_to_half_time": DEFAULT | HALF,
+    "compressed_sensing_ramp_to_70": DEFAULT | _options(full=0.7),
     "compressed_sensing_by_size": OF_SIZE,
     "compressed_sensing_hard": OF_SIZE | _dual(firm=1.0),
-    "compressed_sensing_trimmed": DEFAULT | _options(iterate="trimmed", full=0.5),
-    "compressed_sensing_ista": DEFAULT | _options(iterate="ista", full=0.5),
+    "compressed_sensing_trimmed": DEFAULT | _options(iterate="trimmed"),
+    "compressed_sensing_ista": DEFAULT | _options(iterate="ista"),
 }
 ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is; "by size" is among the rows
-    "compressed_sensing_fisher_metric": DEFAULT | FISHER | HALF,
+    "compressed_sensing_fisher_metric": DEFAULT | FISHER,
     "compressed_sensing_adam_metric_hard": DEFAULT | _dual(firm=1.0),
     "compressed_sensing_hard_pull_100": OF_SIZE | _dual(pull=100.0, firm=1.0),
     "compressed_sensing_hard_pull_0": OF_SIZE | _dual(pull=0.0, firm=1.0),  # sparsity alone: no error is reduced
     "compressed_sensing_pull_0": OF_SIZE | _dual(pull=0.0),
-    "compressed_sensing_3_cycles": OF_SIZE | _options(cycles=3, full=0.5),
+    "compressed_sensing_3_cycles": OF_SIZE | _options(cycles=3),
     "compressed_sensing_constant_budget": OF_SIZE | _options(full=0.05),
     "compressed_sensing_ramp_to_80": OF_SIZE | _options(full=0.8),
-    "compressed_sensing_freeze_60": OF_SIZE | _options(freeze=0.6, full=0.5),
-    "compressed_sensing_freeze_75": OF_SIZE | _options(freeze=0.75, full=0.5),
-    "compressed_sensing_freeze_97": OF_SIZE | _options(freeze=0.97, full=0.5),
+    "compressed_sensing_freeze_60": OF_SIZE | _options(freeze=0.6),
+    "compressed_sensing_freeze_75": OF_SIZE | _options(freeze=0.75),
+    "compressed_sensing_freeze_97": OF_SIZE | _options(freeze=0.97),
     "compressed_sensing_global": OF_SIZE | GLOBAL,
     "compressed_sensing_beta1_50": OF_SIZE | {"train.beta1": 0.5},
     "compressed_sensing_beta1_97": OF_SIZE | {"train.beta1": 0.97},

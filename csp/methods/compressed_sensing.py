@@ -21,7 +21,7 @@ def compressed_sensing(
     steps: int,
     iterate: Iterate | None = None,
     begin: float = 0.05,
-    full: float = 0.7,
+    full: float = 0.5,
     freeze: float = 0.9,
     cycles: int = 1,
     every: int | None = None,
