@@ -37,7 +37,10 @@ def main() -> None:
     found = {_key(record): (record, grid) for grid in chosen.grids for record in _read(parser, grid)}
     folders = {key: grid / record["folder"] for key, (record, grid) in found.items()}
     surprises, latencies = _scored(folders), _timed(folders)
-    records = [record | _answers(key, surprises) | latencies[key] for key, (record, _) in found.items()]
+    records = [
+        record | {"trained": record["command"]} | _answers(key, surprises) | latencies[key]
+        for key, (record, _) in found.items()
+    ]
     records.sort(key=lambda one: (one["structure"], one["sparsity"], one["steps"], one["perplexity"]))
     columns = [*ONE, "bytes", "label_us", "perplexity"]
     show(records, [*columns, *(f"less_than_{name}" for name in QUESTIONS)])
@@ -53,7 +56,7 @@ def _read(parser: argparse.ArgumentParser, grid: Path) -> list[dict[str, Any]]:
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(round(record[name], 3) if name == "sparsity" else record[name] for name in ONE)
+    return tuple(round(record[name], 2) if name == "sparsity" else record[name] for name in ONE)
 
 
 def _scored(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], Surprise]:

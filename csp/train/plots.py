@@ -121,8 +121,8 @@ def surprise(runs: Sequence[Finished], path: Path) -> Path:
         front = pareto([(model[key] * scale, model["perplexity"]) for _, model in models])
         ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.8}
         axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=0.8, label="Pareto front", **ring)
-    beside = f"; {beyond} beyond {worst:.0f} left out" if beyond else ""
-    _style(by_size, "Perplexity against the size of the file" + beside, "kB", "perplexity of a word")
+    label = "perplexity of a word" + (f"; {beyond} beyond {worst:,.0f} left out" if beyond else "")
+    _style(by_size, "Perplexity against the size of the file", "kB", label)
     _style(by_time, "Perplexity against the time of a label", "microseconds, one hypothesis", "perplexity of a word")
     for axes in (by_size, by_time):
         axes.set_xscale("log")
