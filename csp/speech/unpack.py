@@ -25,7 +25,11 @@ def unpack(source: Path, table: Path, out: Path, valid: float = 0.1) -> Path:
       out: a folder.
       valid: which share of the training speakers becomes the validation split, where there is none.
     """
-    if orders.there(out, {"features": _digest(source), "manifest": _digest(table), "valid": valid}):
+    try:
+        order = {"features": _digest(source), "manifest": _digest(table), "valid": valid}
+    except OSError as error:
+        raise DataError(f"{source}, {table}: no packed features with their manifest: {error}") from None
+    if orders.there(out, order):
         return out / "manifest.tsv"
     try:
         with source.open("rb") as raw, np.load(raw, allow_pickle=False) as packed:
