@@ -16,12 +16,12 @@ _BITS = 30  # bits of the largest number that count
 
 
 def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
-    """The sum along these axes, whatever the order: within 2^-30 of the largest number of all, each, and a rounding."""
+    """The sums along these axes, whatever the order: within 2^-30 of each one's largest number, and a rounding."""
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     count = math.prod(x.shape[a] for a in axes)
     carry = max(count - 1, 1).bit_length() + 1  # bits that the sum needs beyond those of a piece
     bits = max(jnp.finfo(x.dtype).nmant - carry, 1)
-    largest = jnp.max(jnp.abs(x), initial=0)
+    largest = jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)
     _, exponent = jnp.frexp(largest)
     unknown = jnp.where(exponent > 2**20, 1, 0)  # zero, but a compiler that knew the grid would cancel it
     sums, left = jnp.zeros((), x.dtype), jnp.ldexp(x, -exponent)  # of at most 1
@@ -29,4 +29,5 @@ def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
         grid = jnp.ldexp(jnp.asarray(1.5, x.dtype), carry - piece * bits + unknown)
         part = (left + grid) - grid  # the multiple of the grid's last bit that is nearest
         sums, left = sums + jnp.sum(part, axis=axes), left - part
+    largest, exponent = jnp.squeeze(largest, axes), jnp.squeeze(exponent, axes)
     return jnp.where(jnp.isfinite(largest), jnp.ldexp(sums, exponent), jnp.sum(x, axis=axes))

@@ -73,7 +73,11 @@ class Metric:
             return jnp.where(jnp.any(score != 0), score, size)
         if self.diagonal is _unit_diagonal:
             return size
-        return jnp.where(self.has_seen(sight), jnp.sqrt(self.diagonal(sight)), 1) * size
+        return jnp.where(self.has_seen(sight), self.root(sight), 1) * size
+
+    def root(self, sight: Sight) -> jax.Array:
+        """sqrt(D), finite where a gradient was so large that D is not."""
+        return jnp.sqrt(jnp.minimum(self.diagonal(sight), jnp.finfo(jnp.float32).max))
 
     def has_seen(self, sight: Sight) -> jax.Array:
         """Is worth what it is going to be, or still the magnitude?"""
@@ -91,7 +95,10 @@ def magnitude() -> Metric:
 
 
 def adam() -> Metric:
-    """D = sqrt(nu): the diagonal metric in which Adam and its relatives take their steps."""
+    """D = sqrt(nu): the diagonal metric in which Adam and its relatives take their steps.
+
+    With adamax, whose nu is no mean square but the largest |g|, it is sqrt(|g|) all the same.
+    """
     return Metric("adam", diagonal=lambda sight: jnp.sqrt(_second(sight)), needs_second=True)
 
 

@@ -20,6 +20,7 @@ from csp.structures import NofM, Pool, Rank, Structure, euclidean, keep_count
 Solver = Callable[[jax.Array, jax.Array, "Projection"], jax.Array]
 _BLOCK = 128  # inputs that sparsegpt chooses among before it compensates
 _DAMPING = 1e-2
+_ROUNDING = 2e-2  # of the largest eigenvalue: what a Gram matrix in bfloat16 may be wrong by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +59,14 @@ def compress(
       params: any pytree of arrays.
       *rules_: as for `csp.sparsify`; their metric is magnitude, or activation where a Gram matrix is given.
       gram: path -> X^T X [in, in], from inputs X of that layer. Where one is given, the weights that stay are fitted to
-        it.
+        it. It is positive semi-definite; what rounding took from that, in bfloat16 say, is given back.
       solver: `magnitude`, `wanda`, `sparsegpt`, `admm` or `trimmed` of this module. By default `magnitude` for a
         parameter without Gram matrix, `wanda` for metric activation, and `admm` for the others. A rank has none: it
         takes the truncated singular value decomposition, whitened by the Gram matrix, or scaled by the sizes of the
         inputs alone for metric activation.
       sparsity: for rules that do not say.
       worth: path -> what each entry is worth, by a metric that was observed elsewhere, such as Fisher's; its rule's
-        metric says how the worths of a unit add up. Weights stay as they are.
+        metric says how the worths of a unit add up. Weights stay as they are, where no Gram matrix is given.
 
     Returns:
       The parameters, pruned; exactly +0.0 where pruned.
@@ -75,14 +76,19 @@ def compress(
     _check_paths("gram", gram, [t.path for t in targets])
     _check_paths("worth", worth, [t.path for t in targets])
     leaves, treedef = jax.tree.flatten(params)
-    kept = _joint_budgets(targets, leaves, worth)
+    for target in targets:
+        _check_leaf(target, leaves[target.index])
+        _check_options(target, gram.get(target.path), worth.get(target.path), solver)
+        if target.path in gram:
+            gram[target.path] = _definite(target.path, gram[target.path])
+    kept = _joint_budgets(targets, leaves, worth, {} if solver is magnitude else gram)
     for target in targets:
         leaf, share = jnp.asarray(leaves[target.index]), kept.get(target.index)
         w = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        _check_options(target, gram.get(target.path), worth.get(target.path), solver)
         if target.path in worth:
             seen, pool = jnp.asarray(worth[target.path], w.dtype), _metric(target.rule).pool
             new = shrinkage.hard(w, _projection(target, share).support(seen, pool))
+            new = _refit(w, gram[target.path].astype(w.dtype), new) if target.path in gram else new
         else:
             new = _prune(target, w, gram.get(target.path), solver, share)
         leaves[target.index] = new.astype(target.dtype)
@@ -168,7 +174,7 @@ def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver 
     chosen = solver or _solver_for(rule, gram)
     if gram is None and chosen is not magnitude:
         raise ValueError(
-            f"{target.path!r}: {chosen.__name__} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
+            f"{target.path!r}: {_name(chosen)} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
         )
     return chosen(w, jnp.eye(1) if gram is None else gram, project)
 
@@ -180,10 +186,42 @@ def _check_options(target: Target, gram: Any, worth: Any, solver: Solver | None)
             f"{path!r} has shape {shape} and a Gram matrix of shape {jnp.shape(gram)}: of a matrix [in, out] it is "
             "X.T @ X, [in, in]"
         )
+    metric = _metric(target.rule)
     if worth is not None and jnp.shape(worth) != shape:
         raise ValueError(f"{path!r} has shape {shape}, its worth {jnp.shape(worth)}: one number for each entry")
+    if worth is not None and metric.signed is None and np.min(np.asarray(worth), initial=0) < 0:
+        raise ValueError(f"the worth of {path!r} is negative somewhere: only metrics.movement() has a sign")
+    if solver is not None and (worth is not None or metric.name not in ("magnitude", "activation")):
+        raise ValueError(
+            f"{path!r}: {_name(solver)} is a criterion of its own; leave out the solver, or worth and metric"
+        )
     if isinstance(target.structure, Rank) and (worth is not None or solver is not None):
         raise ValueError(f"{path!r}: a rank is chosen by singular values, without worth and solver")
+
+
+def _check_leaf(target: Target, leaf: Any) -> None:
+    if not jnp.all(jnp.isfinite(jnp.asarray(leaf))):
+        raise ValueError(f"{target.path!r} has NaN or infinite weights: there is nothing to keep of such a model")
+
+
+def _name(solver: Solver) -> str:
+    return getattr(solver, "__name__", repr(solver))
+
+
+def _definite(path: str, gram: jax.Array) -> jax.Array:
+    """The Gram matrix, without the negative eigenvalues that rounding gives it; dead inputs stay dead."""
+    gram = jnp.asarray(gram)
+    gram = gram.astype(jnp.promote_types(gram.dtype, jnp.float32))
+    values = jnp.linalg.eigvalsh(gram)
+    least, most = float(jnp.min(values, initial=0)), float(jnp.max(values, initial=0))
+    skew = float(jnp.max(jnp.abs(gram - gram.T), initial=0))
+    if max(-least, skew) > _ROUNDING * most:
+        raise ValueError(
+            f"the Gram matrix of {path!r} is not X.T @ X: it is not symmetric, or has negative eigenvalues "
+            f"(from {least:g} to {most:g}); compute it in float32"
+        )
+    lift = -least if -least > len(gram) * float(jnp.finfo(gram.dtype).eps) * most else 0.0
+    return gram + lift * jnp.diag(jnp.where(jnp.diag(gram) != 0, 1, 0).astype(gram.dtype))
 
 
 def _projection(target: Target, kept: int | None) -> Projection:
@@ -207,14 +245,22 @@ def _solver_for(rule: Rule, gram: jax.Array | None) -> Solver:
     )
 
 
-def _joint_budgets(targets: list[Target], leaves: list, worth: Mapping[str, jax.Array]) -> dict[int, int]:
-    """How many units each parameter of a joint budget keeps."""
+def _joint_budgets(
+    targets: list[Target], leaves: list, worth: Mapping[str, jax.Array], gram: Mapping[str, jax.Array]
+) -> dict[int, int]:
+    """How many units each parameter of a joint budget keeps; where inputs are known, weights count in their units."""
+
+    def entries(target: Target) -> jax.Array:
+        size = jnp.abs(jnp.asarray(leaves[target.index], jnp.float32))
+        if target.path in gram:
+            size = size * jnp.sqrt(jnp.maximum(jnp.diag(gram[target.path]), 0))[:, None]
+        return worth.get(target.path, size)
+
     kept = {}
     for group in sorted({t.group for t in targets if t.rule.budget.joint}):
         mine = [t for t in targets if t.group == group]
         rule = mine[0].rule
-        entries = [worth.get(t.path, jnp.abs(jnp.asarray(leaves[t.index], jnp.float32))) for t in mine]
-        worths = [t.structure.layout(entry, _metric(rule).pool) for t, entry in zip(mine, entries, strict=True)]
+        worths = [t.structure.layout(entries(t), _metric(rule).pool) for t in mine]
         total = keep_count(sum(worth.size for worth in worths), rule.target())
         shares = rule.budget.allocate(worths, total)
         kept |= {t.index: int(share) for t, share in zip(mine, shares, strict=True)}
@@ -228,5 +274,7 @@ def _check_paths(name: str, given: Mapping[str, Any], paths: list[str]) -> None:
                 f"{name} has {path!r}, which no rule prunes: the pruned paths are {', '.join(map(repr, paths))}"
             )
     for path, value in given.items():
+        if np.iscomplexobj(value):
+            raise ValueError(f"the {name} of {path!r} is complex: real numbers only")
         if not np.all(np.isfinite(np.asarray(value))):
             raise ValueError(f"the {name} of {path!r} has NaN or infinite entries: look at the calibration inputs")

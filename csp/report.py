@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp import rules, structures
+from csp import budgets, rules, structures
 from csp.formats import tensor
 from csp.rules import BudgetError, Rule, Target, named_leaves
 from csp.state import Note, digest, read_ledger
@@ -66,7 +66,7 @@ def report(params: Any, state: Any = None) -> Report:
 
 
 def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: bool = True) -> None:
-    """Raises `csp.BudgetError`, naming every tensor that misses its budget or has NaN; counts units in integers.
+    """Raises `csp.BudgetError`, naming every tensor that misses its budget or is not finite; counts units in integers.
 
     Args:
       params: the parameters after training.
@@ -76,7 +76,7 @@ def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: boo
     """
     targets = rules.bind(params, rules.complete(rules_, sparsity, params))
     leaves = jax.tree.leaves(params)
-    misses = [f"{t.path!r} has NaN" for t in targets if np.isnan(np.asarray(leaves[t.index], np.float32)).any()]
+    misses = [f"{t.path!r} has NaN or infinite weights" for t in targets if not _finite(np.asarray(leaves[t.index]))]
     for group in sorted({t.group for t in targets}):
         mine = [t for t in targets if t.group == group]
         if mine[0].rule.budget.joint:
@@ -85,6 +85,10 @@ def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: boo
             misses += [miss for t in mine if (miss := _missed(t, np.asarray(leaves[t.index]), exact))]
     if misses:
         raise BudgetError("; ".join(misses))
+
+
+def _finite(leaf: np.ndarray) -> bool:
+    return bool(np.isfinite(leaf.astype(np.promote_types(leaf.dtype, np.float32))).all())
 
 
 def _living(structure: Structure, leaf: np.ndarray) -> np.ndarray:
@@ -108,23 +112,36 @@ def _missed(target: Target, leaf: np.ndarray, exact: bool) -> str:
 
 def _missed_together(targets: list[Target], leaves: list, exact: bool) -> list[str]:
     structure = targets[0].structure
-    living = sum(int(_living(structure, np.asarray(leaves[t.index])).sum()) for t in targets)
+    each = [int(_living(structure, np.asarray(leaves[t.index])).sum()) for t in targets]
+    living = sum(each)
     units = sum(int(structure.sizes(t.shape)) for t in targets)
     kept = structures.keep_count(units, targets[0].rule.target())
+    budget = targets[0].rule.budget
+    share = (budget.floor if isinstance(budget, budgets.Joint) else 0.0) * kept / max(units, 1)
+    least = [math.floor(share * int(structure.sizes(t.shape))) for t in targets]
+    few = [
+        f"{t.path!r} keeps {own} of {structure}, the floor of its budget is {floor}"
+        for t, own, floor in zip(targets, each, least, strict=True)
+        if exact and own < floor - 1  # the allocation rounds in float32
+    ]
     if living == kept or (living < kept and not exact):
-        return []
-    return [f"{', '.join(repr(t.path) for t in targets)} together keep {living} of {structure}, their budget is {kept}"]
+        return few
+    paths = ", ".join(repr(t.path) for t in targets)
+    return [f"{paths} together keep {living} of {structure}, their budget is {kept}", *few]
 
 
 def numerical_rank(leaf: np.ndarray) -> int:
     """The largest rank in the batch, counting singular values that rounding cannot have made.
 
     Rounding every entry to the dtype adds a matrix of independent errors, of less than eps times a typical entry each,
-    whose norm is that times sqrt(m) + sqrt(n); a truncation computed in float32 adds some eps of the largest.
+    whose norm is that times sqrt(m) + sqrt(n); a truncation computed in float32 adds some eps of the largest. A matrix
+    that is not finite counts as a full one.
     """
     if not leaf.size:
         return 0
     (m, n), wide = leaf.shape[-2:], leaf.astype(np.float64)
+    if not _finite(wide):
+        return min(m, n)
     values = np.linalg.svd(wide, compute_uv=False)
     typical = np.sqrt(np.mean(wide**2, axis=(-2, -1)))[..., None]
     rounded = float(jnp.finfo(leaf.dtype).eps) * typical * (math.sqrt(m) + math.sqrt(n))
@@ -142,10 +159,15 @@ def _row(name: str, leaf: np.ndarray, note: Note | None) -> Row:
         structure="" if structure is None else str(structure),
         rule=None if note is None else note.rule,
         asked=None if note is None else note.asked,
-        reached=float(zeros) if rank is None else 1 - rank * sum(leaf.shape[-2:]) / math.prod(leaf.shape[-2:]),
+        reached=float(zeros) if rank is None else _saved(rank, leaf.shape),
         violation=None if note is None or rank is not None else note.violation,  # nobody measures a rank's
         bytes=_bytes(leaf, structure, rank),
     )
+
+
+def _saved(rank: int, shape: tuple[int, ...]) -> float:
+    """The fraction of the bytes that factors save: none where they would be larger than the matrix."""
+    return max(0.0, 1 - rank * sum(shape[-2:]) / math.prod(shape[-2:]))
 
 
 def _bytes(leaf: np.ndarray, structure: Structure | None, rank: int | None) -> dict[str, int]:

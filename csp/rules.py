@@ -2,7 +2,8 @@
 
 A path is the names on the way to a leaf, joined by "/". The first rule whose pattern matches the *whole* path wins. A
 rule that matches nothing is an error. Vectors and scalars that a rule matches together with matrices are left alone:
-biases and norms are never worth pruning. A rule that matches nothing but vectors means them, and prunes them.
+biases and norms are never worth pruning, nor are depthwise kernels, [..., 1, channels] of three dimensions or more. A
+rule that matches nothing but such parameters means them, and prunes them.
 """
 
 import dataclasses
@@ -60,7 +61,7 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r} needs a metric such as csp.metrics.adam(), got {self.metric!r}")
         if self.structure is not None:
             self._check_sparsity(self.structure)
-        elif self.sparsity is not None or self.metric is not None:
+        elif self.sparsity is not None or self.metric is not None or self.budget != budgets.uniform():
             raise ValueError(
                 f"rule {self.pattern!r} says how to prune, but not in which units: give it a structure such as "
                 "csp.structures.entries(); without one it leaves its parameters alone"
@@ -68,7 +69,7 @@ class Rule:
 
     def _check_sparsity(self, structure: structures.Structure):
         given = self.sparsity
-        if isinstance(given, int | float | np.number):
+        if isinstance(given, int | float | np.number) and not isinstance(given, bool):
             if not (math.isfinite(given) and 0 <= given <= 1):
                 raise BudgetError(
                     f"rule {self.pattern!r} asks for sparsity {given}: it is a fraction of zeros between 0 and 1"
@@ -162,8 +163,8 @@ def named_leaves(params: Any) -> list[tuple[str, Any]]:
 
 
 def is_matrix(shape: Sequence[int]) -> bool:
-    """Two dimensions that mix inputs; a depthwise kernel, of one input a channel, is no matrix."""
-    return len(shape) >= 2 and shape[-2] > 1 and shape[-1] > 0
+    """Two dimensions that mix inputs; of more dimensions a depthwise kernel, of one input a channel, is no matrix."""
+    return len(shape) >= 2 and min(shape[-2:]) > 0 and (shape[-2] > 1 or len(shape) == 2)
 
 
 def bind(params: Any, rules: Sequence[Rule], steps: int | None = None) -> list[Target]:
@@ -245,6 +246,9 @@ def _is_prunable(leaf: Any) -> bool:
 
 def complete(given: Sequence[Rule], sparsity: float | Schedule | None, params: Any) -> tuple[Rule, ...]:
     """The rules as given, or the short form's."""
+    for rule in given:
+        if not isinstance(rule, Rule):
+            raise ValueError(f"{rule!r} is no rule: write csp.Rule(pattern, structure, ...)")
     if given:
         return with_sparsity(given, sparsity)
     if sparsity is None:

@@ -31,8 +31,10 @@ Pool = Callable[..., jax.Array]
 
 
 def euclidean(x: jax.Array, axis) -> jax.Array:
-    """The norm of each unit: what projecting a unit to zero costs."""
-    return jnp.sqrt(adding.total(jnp.square(x), axis))
+    """The norm of each unit: what projecting it to zero costs; in units of its largest entry, lest squares vanish."""
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    norm = jnp.sqrt(adding.total(jnp.square(jnp.ldexp(x, -exponent)), axis))
+    return jnp.ldexp(norm, jnp.squeeze(exponent, axis))
 
 
 def exact(fraction: float) -> Fraction:

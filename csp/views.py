@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from csp import metrics, moments
 from csp.methods import Memory, Method, View
 from csp.rules import Target, final_value
+from csp.schedules import Schedule
 from csp.state import SparsifyState
 from csp.structures import keep_count
 
@@ -31,6 +32,12 @@ def check(plan: Plan) -> None:
     for target in plan.targets:
         if callable(target.rule.sparsity):
             final_value(target.rule.pattern, target.rule.sparsity, method.clock.end, f"the freeze of {method.name}")
+            _check_path(target.rule.pattern, target.rule.sparsity, target.rule.target(method.steps), method.clock.times)
+        if target.structure.pooled and not target.is_rank and not method.pools:
+            raise ValueError(
+                f"{target.path!r}: metric shrinkage is for entries and N of M, not for {target.structure}: use "
+                "methods.decoupled()"
+            )
         if target.is_rank and method.project_rank is None:
             raise ValueError(
                 f"{target.path!r}: method {method.name} chooses units and cannot lower a rank: use compressed_sensing "
@@ -47,6 +54,18 @@ def check(plan: Plan) -> None:
                 f"{target.path!r}: metric {metric} needs the inputs of a matrix, and the shape is {target.shape}: "
                 "use metrics.magnitude()"
             )
+
+
+def _check_path(pattern: str, schedule: Schedule, final: float, times: Sequence[int]) -> None:
+    """A budget is made for the sparsity at the end; a schedule that goes beyond it cannot be followed."""
+    with jax.ensure_compile_time_eval():
+        on_the_way = jax.vmap(lambda count: jnp.asarray(schedule(count), jnp.float32))(jnp.asarray(times, jnp.int32))
+        highest = float(jnp.max(on_the_way))
+    if highest > final + 1e-6:
+        raise ValueError(
+            f"rule {pattern!r}: its schedule goes up to {highest:g} and ends at {final:g}: the end is the "
+            "sparsest there is, so let it end at its highest value"
+        )
 
 
 def views_of(plan: Plan, state: SparsifyState, params: Any, gradients: list, extra: dict) -> list[View]:

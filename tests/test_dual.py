@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -148,3 +149,18 @@ def test_an_input_that_never_fires_fades_with_the_budget_and_not_before():
     np.testing.assert_array_equal(weights[12], W)
     assert not weights[-1][0].any()
     assert counts(weights)[-1] == 10
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_a_gradient_whose_square_overflows_makes_no_nan(dtype):
+    """Adam survives it, with a step of nothing; so does what judges by its second moment."""
+    loud = 1e25 if dtype == jnp.float32 else 300.0
+    tx = csp.sparsify(optax.adam(1e-2, eps=1e-4), sparsity=0.5, method=methods.compressed_sensing(60))
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 16)), dtype)}
+    state, update = tx.init(params), jax.jit(tx.update)
+    for step in range(60):
+        gradient = (params["w"] - 1).at[0, 0].add(jnp.asarray(loud if step == 20 else 0, dtype))
+        updates, state = update({"w": gradient}, state, params)
+        params = optax.apply_updates(params, updates)
+    assert jnp.all(jnp.isfinite(params["w"]))
+    csp.verify(params, sparsity=0.5)

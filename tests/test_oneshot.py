@@ -182,3 +182,84 @@ def test_worth_may_be_whole_numbers():
     worth = {"w": np.arange(16).reshape(4, 4)}
     found = csp.compress({"w": jnp.ones((4, 4))}, Rule("w", structures.rows(), sparsity=0.5), worth=worth)
     assert found["w"].any(axis=1).tolist() == [False, False, True, True]
+
+
+def test_dead_inputs_are_pruned_first_whatever_the_unit_of_the_others():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(500, 32)), jnp.asarray(rng.normal(size=(32, 16)), jnp.float32)
+    x[:, 16:] = 0
+    for unit in (1e-3, 1.0, 1e3):
+        gram = jnp.asarray(unit**2 * x.T @ x / 500, jnp.float32)
+        for solver in (None, oneshot.trimmed):
+            rule = Rule("w", structures.entries(), sparsity=0.5)
+            found = csp.compress({"w": w}, rule, gram={"w": gram}, solver=solver)["w"]
+            np.testing.assert_allclose(found, jnp.where(jnp.arange(32)[:, None] < 16, w, 0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [oneshot.sparsegpt, oneshot.admm, oneshot.trimmed])
+def test_a_gram_matrix_in_bfloat16_does_no_harm(solver):
+    rng = np.random.default_rng(0)
+    x, w = jnp.asarray(rng.normal(size=(40, 64)), jnp.bfloat16), jnp.asarray(rng.normal(size=(64, 16)), jnp.float32)
+    rounded, true = x.T @ x, x.astype(jnp.float32).T @ x.astype(jnp.float32)
+    assert jnp.linalg.eigvalsh(rounded.astype(jnp.float32))[0] < -0.01
+    rule, low = Rule("w", structures.entries(), sparsity=0.5), Rule("w", structures.rank(), sparsity=0.5)
+    entries = csp.compress({"w": w}, rule, gram={"w": rounded}, solver=solver)
+    csp.verify(entries, rule)
+    known = csp.compress({"w": w}, rule, gram={"w": true}, solver=solver)
+    errors = [oneshot.relative_error(w, found["w"], true) for found in (entries, known)]
+    assert errors[0] < 1.5 * errors[1] + 0.01
+    factored = csp.compress({"w": w}, low, gram={"w": rounded})
+    csp.verify(factored, low)
+    known = csp.compress({"w": w}, low, gram={"w": true})
+    errors = [oneshot.relative_error(w, found["w"], true) for found in (factored, known)]
+    assert errors[0] < 1.5 * errors[1] + 0.01
+
+
+def test_a_joint_budget_is_shared_by_what_the_inputs_say():
+    rng = np.random.default_rng(0)
+    quiet = np.where(np.arange(64) < 56, 1e-3, 1.0)
+    params = {name: jnp.asarray(rng.normal(size=(64, 32)), jnp.float32) for name in "ab"}
+    gram = {"a": jnp.diag(jnp.asarray(quiet**2, jnp.float32)), "b": jnp.eye(64)}
+    rule = Rule(".", structures.entries(), metric=metrics.activation(), sparsity=0.5, budget=budgets.global_())
+    found = csp.compress(params, rule, gram=gram)
+    worth = {name: jnp.abs(w) * jnp.sqrt(jnp.diag(gram[name]))[:, None] for name, w in params.items()}
+    told = csp.compress(params, rule, worth=worth)
+    for name in params:
+        np.testing.assert_array_equal(found[name] != 0, told[name] != 0)
+    assert csp.density(found)["a"] < 0.2
+    assert csp.density(csp.compress(params, rule, gram=gram, solver=oneshot.magnitude))["a"] > 0.4
+
+
+def test_what_is_chosen_by_worth_is_fitted_to_the_inputs(layer):
+    w, gram = layer
+    rule, worth = Rule("w", structures.entries(), sparsity=0.5), {"w": jnp.abs(w)}
+    plain, fitted = (csp.compress({"w": w}, rule, worth=worth, **more)["w"] for more in ({}, {"gram": {"w": gram}}))
+    np.testing.assert_array_equal(plain != 0, fitted != 0)
+    errors = [oneshot.relative_error(w, found, gram) for found in (fitted, plain)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+E8, HALF = jnp.eye(8), Rule("enc/w", structures.entries(), sparsity=0.5)
+
+
+@pytest.mark.parametrize(
+    ("w", "rule", "options", "message"),
+    [
+        (jnp.ones((8, 8)).at[0, 0].set(jnp.nan), HALF, {}, "'enc/w' has NaN or infinite weights"),
+        (jnp.ones((8, 8)).at[0, 0].set(jnp.inf), HALF, {"gram": {"enc/w": E8}}, "'enc/w' has NaN or infinite weights"),
+        (E8, HALF, {"gram": {"enc/w": E8 - 2 * jnp.diag(jnp.arange(8) < 3)}}, "'enc/w' is not X.T @ X"),
+        (E8, HALF, {"gram": {"enc/w": E8.at[0, 1].set(1.0)}}, "'enc/w' is not X.T @ X"),
+        (E8, HALF, {"gram": {"enc/w": E8 + 1j}}, "'enc/w' is complex"),
+        (E8, HALF, {"worth": {"enc/w": -E8}}, "worth of 'enc/w' is negative"),
+        (E8, HALF, {"worth": {"enc/w": E8}, "solver": oneshot.magnitude}, "'enc/w': magnitude is a criterion"),
+        (
+            E8,
+            Rule("enc/w", structures.entries(), metric=metrics.fisher(), sparsity=0.5),
+            {"gram": {"enc/w": E8}, "solver": oneshot.admm},
+            "'enc/w': admm is a criterion",
+        ),
+    ],
+)
+def test_what_would_be_ignored_or_give_nan_is_refused(w, rule, options, message):
+    with pytest.raises(ValueError, match=message):
+        csp.compress({"enc": {"w": w}}, rule, **options)

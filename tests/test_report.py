@@ -174,8 +174,25 @@ def test_what_is_no_float_is_reported_as_it_is(dtype):
     assert {row.path: row.bytes["dense"] for row in rows}["ids"] == 16 * jnp.dtype(dtype).itemsize
 
 
-def test_verify_names_a_tensor_with_nan():
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("structure", [structures.entries(), structures.rank()])
+def test_verify_names_a_tensor_that_is_not_finite(structure, bad):
     w = np.zeros((4, 4), np.float32)
-    w[0], w[1] = 1, np.nan
-    with pytest.raises(BudgetError, match="'w' has NaN"):
-        csp.verify({"w": w}, Rule("w", structures.entries(), sparsity=0.5))
+    w[0], w[1] = 1, bad
+    rule = Rule("w", structure, sparsity=0.5)
+    with pytest.raises(BudgetError, match="'w' has NaN or infinite weights"):
+        csp.verify({"w": w}, rule)
+    tx = csp.sparsify(optax.sgd(0.1), rule, method=methods.gradual(10))
+    assert "w" in str(csp.report({"w": w}, tx.init({"w": jnp.ones((4, 4))})))
+
+
+def test_verify_holds_the_floor_of_a_joint_budget():
+    rule = Rule("[ab]", structures.entries(), sparsity=0.5, budget=budgets.global_(floor=0.9))
+    with pytest.raises(BudgetError, match="'b' keeps 0 of entries, the floor of its budget is 28"):
+        csp.verify({"a": jnp.ones((8, 8)), "b": jnp.zeros((8, 8))}, rule)
+
+
+def test_a_full_rank_saves_nothing():
+    w = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.rank(), sparsity=0.5), method=methods.gradual(10))
+    assert csp.report({"w": w}, tx.init({"w": jnp.asarray(w)})).rows[0].reached == 0

@@ -215,3 +215,10 @@ def test_what_cannot_be_meant_is_refused_in_one_line(case):
 def test_a_budget_that_cannot_be_met_is_a_budget_error(case):
     with pytest.raises(csp.BudgetError):
         WRONG[case][0]()
+
+
+def test_a_matrix_of_one_input_is_a_matrix_and_a_depthwise_kernel_is_none():
+    params = {"a": jnp.ones((8, 8)).at[:4].set(0), "b": jnp.ones((1, 64)), "c": jnp.ones((3, 1, 64))}
+    assert [t.path for t in rules.bind(params, [Rule(".", structures.entries(), sparsity=0.5)])] == ["a", "b"]
+    with pytest.raises(csp.BudgetError, match="'b' keeps 64 of entries, its budget is 32"):
+        csp.verify(params, Rule(".", structures.entries(), sparsity=0.5))

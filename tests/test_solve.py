@@ -250,3 +250,18 @@ def test_bad_input_is_named(message):
     rng = np.random.default_rng(0)
     with np.errstate(divide="ignore"), pytest.raises(ValueError, match=message):
         BAD[message](rng.normal(size=(20, 30)), rng.normal(size=20))
+
+
+@pytest.mark.parametrize("method", ["trimmed", "niht", "omp", "lasso+ls"])
+def test_units_do_not_matter_to_recovery(method):
+    rng = np.random.default_rng(0)
+    a, x = rng.normal(size=(40, 60)).astype(np.float32), np.zeros(60, np.float32)
+    x[:4] = 3, -2, 1, 4
+    found = solve.recover(a * np.float32(1e-22), a @ x * np.float32(1e-22), 4, method=method)
+    np.testing.assert_allclose(found, x, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"alpha": "a"}, {"alpha": np.ones(2)}, {"alpha": 0.1, "tol": float("nan")}])
+def test_what_is_no_number_is_refused(options):
+    with pytest.raises(ValueError, match=r"(alpha|tol) = .* must be a finite number >= 0"):
+        solve.lasso(np.eye(4), np.ones(4), **options)

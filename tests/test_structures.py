@@ -178,3 +178,24 @@ def test_impossible_structures_are_refused(make, message):
 def test_parameters_that_cannot_be_cut_are_refused(structure, shape, message):
     with pytest.raises(ValueError, match=message):
         structure.check("w", shape)
+
+
+@pytest.mark.parametrize("structure", [structures.blocks(4, 4), structures.rows(), structures.columns(tied=4)])
+@pytest.mark.parametrize("loud", [1.0, 1e6, 1e18])
+@pytest.mark.parametrize("size", [1.0, 1e-22])
+def test_units_are_ranked_whatever_their_size_and_their_loudest_neighbour(structure, size, loud):
+    x = size * np.random.default_rng(0).normal(size=(64, 32))
+    x[3, 5] *= loud
+    norms = np.asarray(structure.layout(jnp.asarray(x, jnp.float32))).ravel()
+    true = np.sqrt(_sums(structure, x**2)).ravel()
+    assert norms.shape == true.shape
+    np.testing.assert_allclose(norms, true, rtol=1e-5)
+
+
+def _sums(structure, squares):
+    """In float64, by numpy alone."""
+    if isinstance(structure, structures.Blocks):
+        return squares.reshape(16, 4, 8, 4).sum((1, 3))
+    if structure.axis == -2:
+        return squares.sum(1)
+    return squares.reshape(64, 4, 8).sum((0, 1))

@@ -133,7 +133,7 @@ ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is; "by 
     "compressed_sensing_freeze_60": OF_SIZE | _options(freeze=0.6),
     "compressed_sensing_freeze_75": OF_SIZE | _options(freeze=0.75),
     "compressed_sensing_freeze_97": OF_SIZE | _options(freeze=0.97),
-    "compressed_sensing_global": OF_SIZE | GLOBAL,
+    "compressed_sensing_global": DEFAULT | GLOBAL,
     "compressed_sensing_beta1_50": OF_SIZE | {"train.beta1": 0.5},
     "compressed_sensing_beta1_97": OF_SIZE | {"train.beta1": 0.97},
     "compressed_sensing_trimmed_weaker": DEFAULT | _options(iterate="trimmed", iterate_options={"strength": 1.0}),

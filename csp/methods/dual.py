@@ -86,6 +86,6 @@ def _projected(view: View, v: jax.Array, edge: jax.Array, gamma: float) -> jax.A
         return v
     if view.by_size:
         return view.spread(shrinkage.firm(view.structure.layout(v), edge, gamma))
-    worth = view.layout(jnp.sqrt(view.metric.diagonal(view.sight._replace(point=v))) * jnp.abs(v))
+    worth = view.layout(view.metric.root(view.sight._replace(point=v)) * jnp.abs(v))
     faded = shrinkage.firm(worth, edge, gamma) / jnp.where(worth > 0, worth, 1)
     return v * view.spread(jnp.where(edge > 0, faded, 1))

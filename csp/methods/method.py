@@ -190,6 +190,7 @@ class Method:
         refresh kept and `params != 0` remembers.
       free: steps on which the support is not fixed: a zero may come back whenever `step` says so.
       project_rank: on refreshes of `structures.rank()`; None refuses that structure.
+      pools: can it move units of more than one entry?
       metric: overrides the rules' metric where the method is defined by one.
       prefers: the metric of rules that name none; magnitude, where it is None or the optimizer lacks what it needs.
       forget_momentum: the optimizer's momentum of weights that are pruned or revived.
@@ -206,6 +207,7 @@ class Method:
     support: Callable[[View], jax.Array] | None = None
     free: Callable[[jax.Array], jax.Array] = never
     project_rank: Callable[..., jax.Array] | None = None
+    pools: bool = True
     metric: metrics.Metric | None = None
     prefers: metrics.Metric | None = None
     forget_momentum: bool = True
@@ -229,8 +231,8 @@ def clock_for(steps: int, begin: float, end: float, every: int | None = None, mo
     `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last
     step.
     """
-    if steps != int(steps) or steps < 1:
-        raise ValueError(f"a method needs the length of training, a whole number of steps >= 1, got {steps}")
+    if not isinstance(steps, int | float | np.number) or steps != int(steps) or steps < 1:
+        raise ValueError(f"a method needs the length of training, a whole number of steps >= 1, got {steps!r}")
     if not 0 <= begin <= end <= 1:
         raise ValueError(f"begin and end are fractions of the training, 0 <= begin <= end <= 1, got {begin} and {end}")
     if every is not None and (every != int(every) or every < 1):

@@ -13,10 +13,14 @@ from csp.structures import euclidean
 
 
 class Shrink(NamedTuple):
-    """`threshold(view, c, scale)` of every entry, and the `worth(view, c, scale)` that exempts units from it."""
+    """`threshold(view, c, scale)` of every entry, and the `worth(view, c, scale)` that exempts units from it.
+
+    `pools`: can it shrink units of more than one entry?
+    """
 
     threshold: Callable[[View, jax.Array, jax.Array], jax.Array]
     worth: Callable[[View, jax.Array, jax.Array], jax.Array]
+    pools: bool = True
 
 
 def decoupled() -> Shrink:
@@ -28,14 +32,12 @@ def metric() -> Shrink:
     """c / D, with D the diagonal of the rule's metric over its mean: the prox of the stated objective."""
 
     def diagonal(view, scale):
-        if view.structure.pooled:
-            raise ValueError(f"metric shrinkage is for entries and N of M, not for {view.structure}: use decoupled()")
         return jnp.where(scale > 0, view.metric.diagonal(view.sight) / jnp.maximum(scale, 1e-30), 1)
 
     def worth(view, c, scale):
         return view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale)))
 
-    return Shrink(lambda view, c, scale: c / jnp.maximum(diagonal(view, scale), 1e-30), worth)
+    return Shrink(lambda view, c, scale: c / jnp.maximum(diagonal(view, scale), 1e-30), worth, pools=False)
 
 
 def trimmed(strength: float = 3.0, shrink: Shrink | None = None) -> Iterate:
@@ -102,6 +104,7 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             step=step,
             support=lambda view: view.memory.slow["spared"] | (view.count < end),
             free=lambda count: count < end,
+            pools=shrink.pools,
             forget_momentum=False,
         )
 

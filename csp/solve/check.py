@@ -50,6 +50,15 @@ def choice(name: str, value: str, table: Mapping[str, Any]) -> Any:
     return table[value]
 
 
+def number(name: str, value: Any) -> Any:
+    """A finite number that is not negative."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if isinstance(value, str) or np.ndim(value) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} = {value!r} must be a finite number >= 0")
+    return value
+
+
 def count(name: str, value: Any, least: int, most: int | None = None) -> Any:
     """An integer within its bounds."""
     if isinstance(value, jax.core.Tracer):

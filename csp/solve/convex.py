@@ -37,9 +37,8 @@ def lasso(
     solver = check.choice("method", method, _METHODS)
     a, y = check.system(a, y)
     check.count("steps", steps, 1)
-    if not isinstance(alpha, jax.core.Tracer) and not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha = {alpha} must be a finite number >= 0")
-    tol = 8 * float(jnp.finfo(a.dtype).eps) if tol is None else tol
+    check.number("alpha", alpha)
+    tol = 8 * float(jnp.finfo(a.dtype).eps) if tol is None else check.number("tol", tol)
     return _solve(solver, a, y, jnp.asarray(alpha, a.dtype), steps, tol)
 
 

@@ -143,10 +143,11 @@ def _trimmed_ista(shrink, gram, w, steps):
 
 
 def _unit_diagonal(gram, w):
-    """The same problem for weights in units of their inputs; dead inputs have unit scale."""
+    """The same problem for weights in units of their inputs; those of dead inputs are worth next to nothing."""
     scale = jnp.sqrt(jnp.maximum(jnp.diag(gram), 0))
-    scale = jnp.where(scale > 0, scale, 1)
-    return gram / (scale[:, None] * scale), w * scale[:, None], scale[:, None]
+    least = jnp.finfo(w.dtype).eps * jnp.max(scale, initial=0)
+    scale = jnp.where(scale > 0, scale, jnp.where(least > 0, least, 1))
+    return gram / scale[:, None] / scale, w * scale[:, None], scale[:, None]
 
 
 def _ratio(numerator, denominator):

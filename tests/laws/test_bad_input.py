@@ -89,12 +89,23 @@ WRONG = {
         lambda: start(csp.Rule("encoder/bias", structures.entries(), metric=metrics.activation(), sparsity=0.5)),
         "'encoder/bias': metric activation .* of a matrix.*metrics.magnitude",
     ),
+    "a rule that is a word": (lambda: start("kernel"), r"'kernel' is no rule: write csp.Rule"),
+    "a budget for what is left alone": (
+        lambda: csp.Rule("encoder/bias", None, budget=budgets.erk()),
+        "'encoder/bias' says how to prune, but not in which units",
+    ),
+    "true as sparsity": (lambda: half(sparsity=True), "needs a number or a schedule as sparsity, got True"),
+    "steps in words": (lambda: methods.gradual("a"), "a whole number of steps >= 1, got 'a'"),
+    "a schedule beyond its end": (
+        lambda: start(half(sparsity=schedules.phases([0, 0.95, 0.5], [2, 5]))),
+        "its schedule goes up to 0.95 and ends at 0.5",
+    ),
     "metric shrinkage of rows": (
-        lambda: step(
+        lambda: start(
             csp.Rule("encoder/kernel", structures.rows(), sparsity=0.5),
             method=methods.compressed_sensing(10, methods.trimmed(shrink=methods.metric())),
         ),
-        r"metric shrinkage is for entries and N of M, not for rows: use decoupled\(\)",
+        r"'encoder/kernel': metric shrinkage is for entries and N of M, not for rows: use methods.decoupled\(\)",
     ),
     "integers": (
         lambda: start(csp.Rule("step", structures.entries(), sparsity=0.5)),
