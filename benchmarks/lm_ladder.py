@@ -43,7 +43,7 @@ def main() -> None:
 def _family(chosen: argparse.Namespace, said: list[tuple[str, str]], targets: list[float], seed: int) -> list[dict]:
     runs, steps, name = chosen.runs, chosen.steps, f"{chosen.metric}-{seed}"
     found = _run(chosen.config, runs / f"ladder-{name}", said, targets, steps * len(targets))
-    read = config.read(chosen.config, said)
+    read = config.read(chosen.config, [*said, ("sparsity.targets", json.dumps(targets))])
     data = kinds.of(read).prepare(read, runs)
     task = language.Language(read, data.inputs)
     records = []

@@ -53,7 +53,7 @@ def compress(
     sparsity: float | None = None,
     worth: Mapping[str, jax.Array] | None = None,
 ) -> Any:
-    """Prunes trained parameters once, to the rules' budgets.
+    """Prunes trained parameters once, to the rules' budgets; what is sparser already stays so.
 
     Args:
       params: any pytree of arrays.

@@ -41,7 +41,8 @@ def sparsify(
       steps: the length of training in updates, where no `method` says it; within `optax.MultiSteps(..., k)` it is one
         for k batches.
       nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free;
-        "skip" leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises.
+        "skip" leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises, under
+        `jit` as the runtime's error that quotes ours.
 
     Returns:
       An optax transformation; `update` needs `params`, and passes other keyword arguments on.
