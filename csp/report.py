@@ -76,7 +76,9 @@ def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: boo
     """
     targets = rules.bind(params, rules.complete(rules_, sparsity, params))
     leaves = jax.tree.leaves(params)
-    misses = [f"{t.path!r} has NaN or infinite weights" for t in targets if not _finite(np.asarray(leaves[t.index]))]
+    misses = [
+        f"{t.path!r} has NaN or infinite weights" for t in targets if not tensor.finite(np.asarray(leaves[t.index]))
+    ]
     for group in sorted({t.group for t in targets}):
         mine = [t for t in targets if t.group == group]
         if mine[0].rule.budget.joint:
@@ -85,10 +87,6 @@ def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: boo
             misses += [miss for t in mine if (miss := _missed(t, np.asarray(leaves[t.index]), exact))]
     if misses:
         raise BudgetError("; ".join(misses))
-
-
-def _finite(leaf: np.ndarray) -> bool:
-    return bool(np.isfinite(leaf.astype(np.promote_types(leaf.dtype, np.float32))).all())
 
 
 def _living(structure: Structure, leaf: np.ndarray) -> np.ndarray:
@@ -140,7 +138,7 @@ def numerical_rank(leaf: np.ndarray) -> int:
     if not leaf.size:
         return 0
     (m, n), wide = leaf.shape[-2:], leaf.astype(np.float64)
-    if not _finite(wide):
+    if not tensor.finite(wide):
         return min(m, n)
     values = np.linalg.svd(wide, compute_uv=False)
     typical = np.sqrt(np.mean(wide**2, axis=(-2, -1)))[..., None]

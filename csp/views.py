@@ -31,8 +31,9 @@ def check(plan: Plan) -> None:
     method = plan.method
     for target in plan.targets:
         if callable(target.rule.sparsity):
-            final_value(target.rule.pattern, target.rule.sparsity, method.clock.end, f"the freeze of {method.name}")
-            _check_path(target.rule.pattern, target.rule.sparsity, target.rule.target(method.steps), method.clock.times)
+            pattern, path = target.rule.pattern, target.rule.sparsity
+            final = final_value(pattern, path, method.clock.end, f"the freeze of {method.name}")
+            _check_path(pattern, path, final, method.clock.times)
         if target.structure.pooled and not target.is_rank and not method.pools:
             raise ValueError(
                 f"{target.path!r}: metric shrinkage is for entries and N of M, not for {target.structure}: use "
