@@ -75,9 +75,12 @@ class Metric:
             return size
         return jnp.where(self.has_seen(sight), self.root(sight), 1) * size
 
+    def finite(self, sight: Sight) -> jax.Array:
+        """D, or the largest number where a gradient was so large that D is infinite."""
+        return jnp.minimum(self.diagonal(sight), jnp.finfo(jnp.float32).max)
+
     def root(self, sight: Sight) -> jax.Array:
-        """sqrt(D), finite where a gradient was so large that D is not."""
-        return jnp.sqrt(jnp.minimum(self.diagonal(sight), jnp.finfo(jnp.float32).max))
+        return jnp.sqrt(self.finite(sight))
 
     def has_seen(self, sight: Sight) -> jax.Array:
         """Is worth what it is going to be, or still the magnitude?"""

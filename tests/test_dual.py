@@ -164,3 +164,13 @@ def test_a_gradient_whose_square_overflows_makes_no_nan(dtype):
         params = optax.apply_updates(params, updates)
     assert jnp.all(jnp.isfinite(params["w"]))
     csp.verify(params, sparsity=0.5)
+
+
+@pytest.mark.parametrize("iterate", [methods.trimmed, methods.ista])
+def test_nor_where_weights_shrink_in_that_metric(iterate):
+    method = methods.compressed_sensing(60, iterate(shrink=methods.metric()))
+    rule = csp.Rule("w", structures.entries(), metric=metrics.adam(), sparsity=0.5)
+    loud = np.zeros(SHAPE)
+    loud[0, 0] = 1e25
+    weights, _ = run(method, lambda step: loud * (step == 20), inner=optax.adam(1e-2, eps=1e-4), rule=rule)
+    assert np.isfinite(weights[-1]).all()

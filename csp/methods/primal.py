@@ -32,7 +32,7 @@ def metric() -> Shrink:
     """c / D, with D the diagonal of the rule's metric over its mean: the prox of the stated objective."""
 
     def diagonal(view, scale):
-        return jnp.where(scale > 0, view.metric.diagonal(view.sight) / jnp.maximum(scale, 1e-30), 1)
+        return jnp.where(scale > 0, view.metric.finite(view.sight) / jnp.maximum(scale, 1e-30), 1)
 
     def worth(view, c, scale):
         return view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale)))
@@ -80,7 +80,7 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
 
         def decide(view: View) -> Decision:
             slow = view.memory.slow
-            scale = jnp.mean(view.metric.diagonal(view.sight))
+            scale = jnp.mean(view.metric.finite(view.sight))
             final = view.best(view.worth, view.final())
             edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
             log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
