@@ -147,7 +147,7 @@ def _look(plan: Plan, state: SparsifyState, params: Any, slopes: list, extra: di
         gates = []
         for n, gate in enumerate(jax.eval_shape(decide)[0]):
             loose = _loose(plan, n, state.count)
-            gates.append(Gate(_everything(gate.keep, n, state.count), loose, loose))
+            gates.append(Gate(_everything(gate.keep, n, state.count, _floor(plan.method, loose)), loose, loose))
         return gates, state.memory, state.remembered, state.violation, [leaves[i] for i, *_ in mirrors]
 
     refresh = plan.method.clock.latest(state.count) == state.count
@@ -183,25 +183,35 @@ def _after(view: View, violation: jax.Array | None) -> View:
     return view._replace(w=view.w + zero, gradient=view.gradient + zero, sight=sight)
 
 
-def _everything(like: Any, number: int, count: jax.Array) -> Keep | None:
-    """That all may live, in the form of `like`; a mask by a test of its own for each parameter, since XLA would share
-    one constant, and copy it.
+def _floor(method: Method, loose: jax.Array) -> jax.Array:
+    """The size above which weights live between refreshes: of the iterate, and so of the weights only if that they are."""
+    return jnp.where(loose | (method.iterate is not weights), -jnp.inf, 0.0)
+
+
+def _everything(like: Any, number: int, count: jax.Array, floor: jax.Array) -> Keep | None:
+    """That all may live, in the form of `like`, or all above the floor; a mask by a test of its own for each parameter,
+    since XLA would share one constant, and copy it.
     """
     if isinstance(like, Cut):
-        lowest, no_tie = jnp.asarray(-jnp.inf, like.value.dtype), jnp.asarray(-1, like.last.dtype)
+        lowest, no_tie = floor.astype(like.value.dtype), jnp.asarray(-1, like.last.dtype)
         return Cut(jnp.broadcast_to(lowest, like.value.shape), jnp.broadcast_to(no_tie, like.last.shape))
     return None if like is None else jnp.broadcast_to(count > -1 - number, like.shape)
 
 
 def _move(method: Method, view: View, gate: Gate, update: jax.Array, p: jax.Array) -> tuple[jax.Array, Any]:
     """The update that lands on prox(w + u), on exactly +0.0 for what is dead, and never on zero for what lives."""
-    alive = (view.w != 0) | gate.opened
-    if gate.keep is not None:
-        alive &= view.entries(gate.keep)
-    if method.support is not None:
-        alive &= method.support(view)
+    alive = _alive(method, view, gate)
     z, fast = method.step(view, wide(update), alive)
     return _landing(jnp.where(alive, z, 0), update, p, held=alive & ~gate.loose), fast
+
+
+def _alive(method: Method, view: View, gate: Gate) -> jax.Array:
+    if method.support is not None:
+        return method.support(view)
+    if isinstance(gate.keep, Cut) and method.iterate is weights:
+        return view.entries(gate.keep)  # between refreshes what is above zero, or everything
+    alive = (view.w != 0) | gate.opened
+    return alive if gate.keep is None else alive & view.entries(gate.keep)
 
 
 def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:

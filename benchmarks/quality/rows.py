@@ -96,6 +96,10 @@ TRIALS: dict[str, list[Setting]] = {
         {"train.beta1": 0.5},
         _options(full=0.6),
         _options(every=40),
+        GLOBAL,
+        _options(freeze=0.75),
+        _options(full=0.7, freeze=0.8),
+        _dual(pull=10.0),
     ),
 }
 ROWS: dict[str, Setting] = {

@@ -41,7 +41,7 @@ class Clock(NamedTuple):
     def latest(self, count: jax.Array) -> jax.Array:
         """The last refresh at or before this step; -1 before the first."""
         times = jnp.asarray((-1, *self.times), jnp.int32)
-        return times[jnp.searchsorted(times, count, side="right") - 1]
+        return jnp.max(jnp.where(times <= count, times, -1))  # of a few hundred: no search is as fast
 
 
 class Memory(NamedTuple):
@@ -104,8 +104,7 @@ class View(NamedTuple):
     def entries(self, keep: "Keep") -> jax.Array:
         """Which entries live, from which units do."""
         if isinstance(keep, select.Cut):
-            size = self.structure.layout(jnp.abs(self.sight.point))
-            keep = select.above(size, keep, self.structure.axes)
+            keep = select.larger(self.structure.layout(self.sight.point), keep, self.structure.axes)
         return self.spread(keep)
 
     def tail(self, alive: jax.Array) -> jax.Array:

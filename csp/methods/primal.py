@@ -94,8 +94,9 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             slow = view.memory.slow
             z = view.w + update
             t = shrink.threshold(view, slow["c"], slow["scale"])
-            shrunk = _shrink_units(view, z, t) if view.structure.pooled else shrinkage.soft(z, t)
-            return jnp.where(slow["spared"], z, shrunk), ()
+            if view.structure.pooled:
+                return jnp.where(slow["spared"], z, _shrink_units(view, z, t)), ()
+            return shrinkage.soft(z, jnp.where(slow["spared"], 0, t)), ()
 
         return dataclasses.replace(
             method,

@@ -12,3 +12,4 @@ from csp.select.cuts import cut as cut
 from csp.select.cuts import cut_jointly as cut_jointly
 from csp.select.cuts import keep_largest as keep_largest
 from csp.select.cuts import kth_largest as kth_largest
+from csp.select.cuts import larger as larger

@@ -77,6 +77,13 @@ def above(worth: Array, cut: Cut, axes: Axes = None) -> Array:
     return _above(worth, cut, _axes(worth, axes))
 
 
+def larger(x: Array, cut: Cut, axes: Axes = None) -> Array:
+    """`above(abs(x), cut, axes)` of floats in half as many instructions; NaN is kept."""
+    axes = _axes(x, axes)
+    bits = lax.bitcast_convert_type(jnp.abs(x), f"int{8 * x.dtype.itemsize}")
+    return bits > key(cut.value) - (position(x, axes) <= cut.last)
+
+
 def kth_largest(x: ArrayLike, k: ArrayLike, axis: Axes = None) -> Array:
     """The exact k-th largest value, without sorting.
 
