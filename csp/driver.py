@@ -184,7 +184,7 @@ def _after(view: View, violation: jax.Array | None) -> View:
 
 
 def _floor(method: Method, loose: jax.Array) -> jax.Array:
-    """The size above which weights live between refreshes: of the iterate, and so of the weights only if that they are."""
+    """The size above which weights live between refreshes; of the iterate, which it may only bound if they are it."""
     return jnp.where(loose | (method.iterate is not weights), -jnp.inf, 0.0)
 
 

@@ -82,9 +82,12 @@ class Metric:
     def root(self, sight: Sight) -> jax.Array:
         return jnp.sqrt(self.finite(sight))
 
+    def largest_root(self, sight: Sight) -> jax.Array:
+        return jnp.sqrt(jnp.minimum(jnp.max(self.diagonal(sight), initial=0), jnp.finfo(jnp.float32).max))
+
     def has_seen(self, sight: Sight) -> jax.Array:
         """Is worth what it is going to be, or still the magnitude?"""
-        return jnp.any(self.diagonal(sight) > 0)
+        return jnp.max(self.diagonal(sight), initial=0) > 0
 
     @property
     def pool(self) -> Pool:

@@ -4,10 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from csp import metrics, select, shrinkage
 from csp.methods.method import Decision, Iterate, Memory, Method, View, cuts, truncate
 from csp.select import Cut
+
+_ONE = 0x3F800000  # the bits of 1.0
+_LEFT_OUT = 19  # of the 23 bits behind a float32's point
 
 
 def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
@@ -20,7 +24,8 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
     Worth is measured in the metric in which Adam steps, sqrt(sqrt(nu)) |v|, where a rule names no other and the
     optimizer keeps second moments: a weight may be small because its gradients are large.
 
-    V is one float32 array, and its support one boolean, until `csp.settle` drops them after the freeze.
+    V is one float32 array, and its support one byte a weight, until `csp.settle` drops them after the freeze. The byte
+    says what the metric was on the last refresh, within a thirtieth, so that no step reads a moment for it.
 
     Args:
       pull: on every refresh the half squared error shrinks the tail of V, V - P(V) <- (V - P(V)) / (1 + c_t), with
@@ -37,27 +42,29 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
 
         def start(w, structure):
             edge = jnp.zeros_like(jnp.max(structure.layout(jnp.abs(w)), structure.axes, keepdims=True, initial=0))
-            return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, bool), edge))
+            return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, jnp.uint8), edge))
 
         def decide(view: View) -> Decision:
             cut = select.cut(view.worth, view.budget, view.structure.axes)
-            edge = _edge(view, cut) if firm > 1 else view.memory.slow[1]
             keep = cut if cuts(view) else select.above(view.worth, cut, view.structure.axes)
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
+            edge = _edge(view, cut, firm)
             shrunk = shrinkage.ridge(view.memory.fast, alive, 3 * pull * x**2 * every / span)
-            settled = _projected(view, shrunk, jnp.where(view.last, edge, 0), firm)
-            return Decision(keep, (alive, jnp.where(view.last, 0, edge)), settled)
+            settled = _projected(view, shrunk, _inverse_root(view), jnp.where(view.last, edge, 0), firm)
+            codes, in_largest_root = _coded(view, settled, alive, edge)
+            return Decision(keep, (codes, jnp.where(view.last, 0, in_largest_root)), settled)
 
         def step(view: View, update: jax.Array, alive: jax.Array):
             v = view.memory.fast + update
-            return _projected(view, v, view.memory.slow[1], firm), v
+            codes, edge = view.memory.slow
+            return _projected(view, v, _decoded(codes), edge, firm), v
 
         return dataclasses.replace(
             method,
             start=start,
             decide=decide,
             step=step,
-            support=lambda view: view.memory.slow[0],
+            support=lambda view: view.memory.slow[0] > 0,
             iterate=lambda w, memory: memory.fast,
             project_rank=truncate,
             prefers=metrics.adam(),
@@ -67,25 +74,62 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
     return apply
 
 
-def _edge(view: View, cut: Cut) -> jax.Array:
+def _edge(view: View, cut: Cut, gamma: float) -> jax.Array:
     """What the best dead unit of each competition is worth.
 
     Where it is worth as much as a living one there is no edge between them, and none fades: a tensor of equal sizes
     would go to zero as a whole. Nor is there one where worth has a sign, or is not yet what it will be.
     """
-    if view.metric.signed is not None:
+    if gamma == 1 or view.metric.signed is not None:
         return jnp.zeros_like(cut.value)
     axes = view.structure.axes
     dead = jnp.max(jnp.where(select.above(view.worth, cut, axes), 0, view.worth), axes, keepdims=True, initial=0)
     return jnp.where(((dead >= cut.value) & (cut.last >= 0)) | ~view.metric.has_seen(view.sight), 0, dead)
 
 
-def _projected(view: View, v: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
+def _inverse_root(view: View) -> jax.Array:
+    """How large every entry is if it is worth 1; from worths, where they are of entries, since those are there."""
+    if view.structure.pooled:
+        return 1 / view.metric.root(view.sight)
+    size = view.structure.layout(jnp.abs(view.sight.point))
+    return view.spread(jnp.where(view.worth > 0, size / view.worth, 0))
+
+
+def _coded(view: View, v: jax.Array, alive: jax.Array, edge: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What steps need of a choice: a byte an entry, 0 for the dead and the code of its root for the living, and the
+    edge, both in units of the largest root. `v`, of the living, is what they were judged by; on the last refresh,
+    where it may be less, there is no edge any more.
+    """
+    if view.metric.signed is not None:
+        return alive.astype(jnp.uint8), edge
+    top = view.metric.largest_root(view.sight)
+    if view.structure.pooled:
+        ratio = top / view.metric.root(view.sight)
+    else:
+        ratio = view.spread(top * view.structure.layout(jnp.abs(v)) / view.worth)
+    return jnp.where(alive, _encoded(ratio), 0).astype(jnp.uint8), jnp.where(edge > 0, edge / top, 0)
+
+
+def _encoded(ratio: jax.Array) -> jax.Array:
+    """A ratio of at least 1 as 1 to 255, within a thirtieth: sixteen steps an octave, the leading bits of its float32.
+
+    What is more than 2^15.9 counts as that.
+    """
+    bits = lax.bitcast_convert_type(ratio.astype(jnp.float32), jnp.int32)
+    return jnp.clip((bits - _ONE + (1 << _LEFT_OUT - 1)) >> _LEFT_OUT, 0, 254) + 1
+
+
+def _decoded(code: jax.Array) -> jax.Array:
+    """The ratio; something harmless for 0."""
+    return lax.bitcast_convert_type(_ONE + ((code.astype(jnp.int32) - 1) << _LEFT_OUT), jnp.float32)
+
+
+def _projected(view: View, v: jax.Array, inverse_root: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
     """The firm threshold of every unit's worth, its direction as it is."""
     if gamma == 1 or view.metric.signed is not None:
         return v
-    if view.by_size:
-        return view.spread(shrinkage.firm(view.structure.layout(v), edge, gamma))
-    worth = view.layout(view.metric.root(view.sight._replace(point=v)) * jnp.abs(v))
+    if not view.structure.pooled:
+        return view.spread(shrinkage.firm(view.structure.layout(v), edge * view.structure.layout(inverse_root), gamma))
+    worth = view.layout(jnp.abs(v) / inverse_root)
     faded = shrinkage.firm(worth, edge, gamma) / jnp.where(worth > 0, worth, 1)
     return v * view.spread(jnp.where(edge > 0, faded, 1))
