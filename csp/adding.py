@@ -31,3 +31,10 @@ def total(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
         sums, left = sums + jnp.sum(part, axis=axes), left - part
     largest, exponent = jnp.squeeze(largest, axes), jnp.squeeze(exponent, axes)
     return jnp.where(jnp.isfinite(largest), jnp.ldexp(sums, exponent), jnp.sum(x, axis=axes))
+
+
+def euclidean(x: jax.Array, axis) -> jax.Array:
+    """The norm of each unit: what projecting it to zero costs; in units of its largest entry, lest squares vanish."""
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    norm = jnp.sqrt(total(jnp.square(jnp.ldexp(x, -exponent)), axis))
+    return jnp.ldexp(norm, jnp.squeeze(exponent, axis))

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from csp import adding
-from csp.structures import Pool, euclidean
+from csp.adding import euclidean, total
+from csp.structures import Pool
 
 DECAY = 0.99
 
@@ -92,7 +92,7 @@ class Metric:
     @property
     def pool(self) -> Pool:
         """How the worths of a unit's entries become the unit's."""
-        return euclidean if self.signed is None else adding.total
+        return euclidean if self.signed is None else total
 
 
 def magnitude() -> Metric:

@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 
 from csp import lowrank, metrics, rules, select, shrinkage, solve
+from csp.adding import euclidean
 from csp.rules import Rule, Target
-from csp.structures import NofM, Pool, Rank, Structure, euclidean, keep_count
+from csp.structures import NofM, Pool, Rank, Structure, keep_count
 
 Solver = Callable[[jax.Array, jax.Array, "Projection"], jax.Array]
 _BLOCK = 128  # inputs that sparsegpt chooses among before it compensates

@@ -2,8 +2,8 @@
 
     tx = csp.sparsify(optax.adamw(1e-3), sparsity=0.9, steps=10_000)
 
-A step costs the inner optimizer's, a byte a weight at most and whatever the method's iterate needs. Everything that looks
-at a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
+A step costs the inner optimizer's, at most a byte a weight and whatever the method's iterate needs. Everything that
+looks at a whole tensor (thresholds, counts, scores) happens on refreshes only, in one branch of a `lax.cond`.
 """
 
 from __future__ import annotations

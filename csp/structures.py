@@ -10,9 +10,8 @@ offers the rest of the library:
 
 Matrices are stored [in, out]; axes before the last two (the taps of a convolution, a stack of layers) are carried
 along. Reshapes split or join *inside* one axis, never across axes, so that a sharded parameter keeps its sharding.
-Where a
-group or block does not divide its axis the last one is partial: a partial block is a unit like any other, a partial
-group of r entries in N:M keeps its share, ceil(N r / M).
+Where a group or block does not divide its axis the last one is partial: a partial block is a unit like any other, a
+partial group of r entries in N:M keeps its share, ceil(N r / M).
 """
 
 import dataclasses
@@ -24,17 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp import adding, tiling
+from csp import tiling
+from csp.adding import euclidean
 
 Shape = tuple[int, ...]
 Pool = Callable[..., jax.Array]
-
-
-def euclidean(x: jax.Array, axis) -> jax.Array:
-    """The norm of each unit: what projecting it to zero costs; in units of its largest entry, lest squares vanish."""
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
-    norm = jnp.sqrt(adding.total(jnp.square(jnp.ldexp(x, -exponent)), axis))
-    return jnp.ldexp(norm, jnp.squeeze(exponent, axis))
 
 
 def exact(fraction: float) -> Fraction:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from csp import shrinkage
+from csp.adding import euclidean
 from csp.methods.method import Decision, Iterate, Memory, Method, View
-from csp.structures import euclidean
 
 
 class Shrink(NamedTuple):
