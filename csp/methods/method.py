@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from csp import metrics, select, shrinkage
+from csp import adding, metrics, select, shrinkage
 from csp.schedules import Schedule
 from csp.structures import Structure
 
@@ -110,14 +109,8 @@ class View(NamedTuple):
     def tail(self, alive: jax.Array) -> jax.Array:
         """|W|_1 of what does not live, over |W|_1: the compression error before the projection."""
         size = jnp.abs(self.w)
-        dead = jnp.where(alive, 0, size)
-        start = (jnp.zeros((), size.dtype),) * 2
-        lost, total = lax.reduce((dead, size), start, _add_pairs, tuple(range(size.ndim)))  # both in one pass
+        lost, total = adding.in_one_pass(jnp.where(alive, 0, size), size)
         return lost / jnp.maximum(total, 1e-30)
-
-
-def _add_pairs(a, b):
-    return a[0] + b[0], a[1] + b[1]
 
 
 Keep = jax.Array | select.Cut  # the units that may live, one by one; or how large the entries are that may
