@@ -17,7 +17,7 @@ from csp.formats import FormatError, header, tensor, writing
 from csp.formats.header import Piece
 
 log = logging.getLogger("csp")
-VERSION = 2  # of what a training carries
+VERSION = 3  # of what a training carries
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _DTYPES = tensor.DTYPE_OF | {
     "I64": np.dtype(np.int64),
