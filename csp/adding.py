@@ -1,4 +1,4 @@
-"""How can floats be added well: to the same bits in any order, or, where bits do not matter, in one pass?
+"""How can floats be added so that the order does not matter, to the bit?
 
 On a mesh every device adds what it has, and the sums of devices are added: another order than that of one device, other
 roundings, and where two units are worth nearly the same another mask. Numbers that are multiples of one power of two,
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 _BITS = 30  # bits of the largest number that count
 
@@ -39,13 +38,3 @@ def euclidean(x: jax.Array, axis) -> jax.Array:
     _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     norm = jnp.sqrt(total(jnp.square(jnp.ldexp(x, -exponent)), axis))
     return jnp.ldexp(norm, jnp.squeeze(exponent, axis))
-
-
-def in_one_pass(*arrays: jax.Array) -> list[jax.Array]:
-    """The sums of arrays of one shape, in one pass over them: of rows first, since float32 gets stuck when it adds many
-    millions of numbers one by one.
-    """
-    last = range(arrays[0].ndim)[-1:]
-    zeros = [jnp.zeros((), x.dtype) for x in arrays]
-    rows = lax.reduce(list(arrays), zeros, lambda xs, ys: [x + y for x, y in zip(xs, ys, strict=True)], last)
-    return [jnp.sum(row) for row in rows]

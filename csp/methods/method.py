@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csp import adding, metrics, select, shrinkage
+from csp import metrics, select, shrinkage
 from csp.schedules import Schedule
 from csp.structures import Structure
 
@@ -109,7 +109,7 @@ class View(NamedTuple):
     def tail(self, alive: jax.Array) -> jax.Array:
         """|W|_1 of what does not live, over |W|_1: the compression error before the projection."""
         size = jnp.abs(self.w)
-        lost, total = adding.in_one_pass(jnp.where(alive, 0, size), size)
+        lost, total = select.sums(jnp.where(alive, 0, size), size)
         return lost / jnp.maximum(total, 1e-30)
 
 
