@@ -10,7 +10,7 @@ from jax import lax
 
 from csp import metrics, moments
 from csp.methods import Decision, Memory, Method, View
-from csp.methods.method import Keep, move, never, weights
+from csp.methods.method import Keep, cuts, keep_worthiest, move, never, weights
 from csp.rules import Target
 from csp.select import Cut
 from csp.sharding import automatically
@@ -130,7 +130,7 @@ def _look(plan: Plan, state: SparsifyState, params: Any, slopes: list, extra: di
             if plan.targets[n].is_rank:
                 gates.append(Gate(None, *[jnp.ones((), bool)] * 2))
                 continue
-            view = _after(view, latest)
+            view = _after(view, latest, in_place=plan.method.decide is keep_worthiest and cuts(view))
             decision = plan.method.decide(view)
             kept = view.entries(decision.keep)
             gates.append(Gate(decision.keep if masked[n] else None, jnp.ones((), bool), _loose(plan, n, state.count)))
@@ -169,15 +169,17 @@ def _remember(memory: Memory, decision: Decision) -> Memory:
     return Memory(memory.fast if decision.fast is None else decision.fast, slow)
 
 
-def _after(view: View, violation: jax.Array | None) -> View:
+def _after(view: View, violation: jax.Array | None, in_place: bool) -> View:
     """The same view, but not before the previous choice: one parameter's scratch memory at a time.
 
     XLA drops barriers before it schedules, so the order has to be a dependence: on a zero, since no violation exceeds
-    1.
+    1. What is decided `in_place`, without an array of worths, waits for its budget.
     """
     if violation is None:
         return view
     zero = jnp.where(violation > 2, 1.0, 0.0)
+    if in_place:
+        return view._replace(budget=view.budget + zero.astype(jnp.int32))
     second = None if view.sight.second is None else view.sight.second + zero
     sight = view.sight._replace(point=view.sight.point + zero, second=second)
     return view._replace(w=view.w + zero, gradient=view.gradient + zero, sight=sight)

@@ -45,7 +45,7 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
             return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, jnp.uint8), edge))
 
         def decide(view: View) -> Decision:
-            cut = select.cut(view.worth, view.budget, view.structure.axes)
+            cut = view.cut()
             keep = cut if cuts(view) else select.above(view.worth, cut, view.structure.axes)
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
             edge = _edge(view, cut, firm)

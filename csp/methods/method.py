@@ -95,6 +95,11 @@ class View(NamedTuple):
         k = self.budget if k is None else k
         return select.above(worth, select.cut(worth, k, self.structure.axes), self.structure.axes)
 
+    def cut(self) -> select.Cut:
+        """Where the ranking of units by their worth is cut by the budget."""
+        x = self.structure.layout(self.sight.point) if self.by_size else self.worth
+        return select.cut(x, self.budget, self.structure.axes, of_size=self.by_size)
+
     @property
     def by_size(self) -> bool:
         """Is a unit's worth the magnitude of its entry, the same to the bit whenever it is computed?"""
@@ -131,7 +136,7 @@ def keep_worthiest(view: View) -> Decision:
     """
     if not cuts(view):
         return Decision(view.best(view.worth), view.memory.slow)
-    return Decision(select.cut(view.worth, view.budget, view.structure.axes), view.memory.slow)
+    return Decision(view.cut(), view.memory.slow)
 
 
 def cuts(view: View) -> bool:

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from csp.select.counting import count_dtype, counter, fenced, group_size, position, shards, view
-from csp.select.keys import key, key_range, number
+from csp.select.keys import key, key_range, number, size_key
 from csp.select.search import find, find_cut
 
 Axes = int | Sequence[int] | None
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
     last: Array
 
 
-def cut(worth: Array, k: ArrayLike, axes: Axes = None) -> Cut:
+def cut(worth: Array, k: ArrayLike, axes: Axes = None, of_size: bool = False) -> Cut:
     """Finds the cut that keeps exactly the `k` units of greatest worth in every group.
 
     Equal units are kept in the order of their index. NaN is worth less than -inf, and -inf less than any number.
@@ -44,12 +44,13 @@ def cut(worth: Array, k: ArrayLike, axes: Axes = None) -> Cut:
             to the shape of `worth` with length 1 along `axes`.
         axes: the axes along which units compete, None for all. A single axis of up to 32 units is compared pair by
             pair where it lies: leave it whole and shard another one.
+        of_size: rank `abs(worth)`, of which no array is made.
 
     Returns:
         The cut, to be given to `above`. Its value lies between the last unit kept and the first one dropped.
     """
     axes = _axes(worth, axes)
-    return _cut(worth, _whole(k, group_size(worth, axes)), axes)
+    return _cut(worth, _whole(k, group_size(worth, axes)), axes, of_size)
 
 
 def cut_jointly(worths: Sequence[Array], k: ArrayLike) -> list[Cut]:
@@ -156,16 +157,16 @@ def _constant_cut(worth: Array, axes: tuple[int, ...], value: float, last: int) 
     return Cut(_fill(worth, axes, value, worth.dtype), _fill(worth, axes, last, dtype))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _cut(worth: Array, k: Array, axes: tuple[int, ...]) -> Cut:
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _cut(worth: Array, k: Array, axes: tuple[int, ...], of_size: bool) -> Cut:
     k = _fill(worth, axes, 0, k.dtype) + k
     if group_size(worth, axes) == 0:
         return _constant_cut(worth, axes, 0, -1)
     if _is_short(worth, axes):
-        return _compare_short(worth, k, axes[0])
+        return _compare_short(jnp.abs(worth) if of_size else worth, k, axes[0])
     cutting = view(worth, axes)
     zeros = jnp.zeros_like(k, dtype=key(worth).dtype).reshape(cutting.groups)
-    threshold, last = find_cut([cutting], zeros, k.reshape(cutting.groups))
+    threshold, last = find_cut([cutting], zeros, k.reshape(cutting.groups), size_key if of_size else key)
     return Cut(number(threshold, worth.dtype).reshape(k.shape), last.reshape(k.shape))
 
 

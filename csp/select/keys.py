@@ -33,6 +33,11 @@ def key(x: Array) -> Array:
     return x.astype(wide)
 
 
+def size_key(x: Array) -> Array:
+    """The key of abs(x)."""
+    return key(jnp.abs(x))
+
+
 def number(key: Array, dtype: np.dtype) -> Array:
     """The number that has this key."""
     if jnp.issubdtype(dtype, jnp.floating):

@@ -5,7 +5,7 @@ from the counts; when that does not pay, the bracket is cut in eight equal parts
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +16,8 @@ from jax.typing import ArrayLike
 
 from csp.select.counting import PLACES, Counter, View, counter
 from csp.select.keys import key, key_range
+
+Key = Callable[[Array], Array]
 
 _SAMPLE = 2**16
 
@@ -35,13 +37,13 @@ class Bracket(NamedTuple):
     shift: Array
 
 
-def find_cut(views: Sequence[View], zeros: Array, k: Array) -> tuple[Array, Array]:
+def find_cut(views: Sequence[View], zeros: Array, k: Array, of: Key = key) -> tuple[Array, Array]:
     """The key of the threshold that keeps k units and the position of the last tie, counted through all views."""
     target, size = jnp.maximum(k, 1), _total(views)
-    found = find(views, zeros, target, tolerance=0)
+    found = find(views, zeros, target, tolerance=0, of=of)
 
     def read_tie(x: Array, at: Array, threshold: Array) -> Array:
-        return jnp.where(key(x) == threshold, -at, -size)
+        return jnp.where(of(x) == threshold, -at, -size)
 
     ties = _bracket(zeros.astype(k.dtype), 1 - size, 0, found.reached - found.beyond)
     ties = ties._replace(span=jnp.where(found.reached == target, 0, ties.span))
@@ -50,20 +52,17 @@ def find_cut(views: Sequence[View], zeros: Array, k: Array) -> tuple[Array, Arra
     return threshold, jnp.where(k == 0, -1, -ties.low)
 
 
-def find(views: Sequence[View], zeros: Array, k: Array, tolerance: int) -> Bracket:
+def find(views: Sequence[View], zeros: Array, k: Array, tolerance: int, of: Key = key) -> Bracket:
     """The bracket of the key that k units reach. Its span is 0, or no more than k + tolerance units reach its low end.
 
-    `zeros` has the dtype of the keys and the shape of the groups, or () where there is one group.
+    `of` is the key of a unit, where the array does not hold what units are ranked by. `zeros` has the dtype of the keys
+    and the shape of the groups, or () where there is one group.
     """
     dtype = views[0].array.dtype
     bracket = _bracket(zeros, *key_range(dtype), jnp.asarray(_total(views), k.dtype))
     if jnp.issubdtype(dtype, jnp.floating):
         bracket = _aim_at_one(bracket, dtype)
-    return _search(counter(views, _read_key), _aim_by_sample(bracket, views, k), k, tolerance)
-
-
-def _read_key(x: Array, at: Array) -> Array:
-    return key(x)
+    return _search(counter(views, lambda x, at: of(x)), _aim_by_sample(bracket, views, k, of), k, tolerance)
 
 
 def _total(views: Sequence[View]) -> int:
@@ -130,13 +129,13 @@ def _aim_at_one(b: Bracket, dtype: np.dtype) -> Bracket:
     return b._replace(offset=one - (3 << shift), shift=shift)
 
 
-def _aim_by_sample(b: Bracket, views: Sequence[View], k: Array) -> Bracket:
+def _aim_by_sample(b: Bracket, views: Sequence[View], k: Array, of: Key) -> Bracket:
     """Aims at the keys that have the ranks k -+ two standard deviations in a sample, where the array is large."""
     samples, size = [_sample(view) for view in views], _total(views)
     if b.low.ndim or 8 * max(_SAMPLE, _total(samples)) > size:
         return b
     weights = [view.size / max(sample.size, 1) for view, sample in zip(views, samples, strict=True)]
-    count = counter(samples, _read_key, weights=weights)
+    count = counter(samples, lambda x, at: of(x), weights=weights)
     rough = b._replace(reached=b.reached.astype(jnp.float32), beyond=b.beyond.astype(jnp.float32))
     rank = k.astype(jnp.float32)
     margin = 2 * jnp.sqrt(max(weights) * jnp.minimum(rank, size - rank) + max(weights) ** 2)
