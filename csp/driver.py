@@ -10,7 +10,7 @@ from jax import lax
 
 from csp import metrics, moments
 from csp.methods import Decision, Memory, Method, View
-from csp.methods.method import Keep, cuts, keep_worthiest, move, never, weights
+from csp.methods.method import Keep, keep_worthiest, move, never, weights
 from csp.rules import Target
 from csp.select import Cut
 from csp.sharding import automatically
@@ -130,7 +130,7 @@ def _look(plan: Plan, state: SparsifyState, params: Any, slopes: list, extra: di
             if plan.targets[n].is_rank:
                 gates.append(Gate(None, *[jnp.ones((), bool)] * 2))
                 continue
-            view = _after(view, latest, in_place=plan.method.decide is keep_worthiest and cuts(view))
+            view = _after(view, latest, in_place=plan.method.decide is keep_worthiest and view.in_place)
             decision = plan.method.decide(view)
             kept = view.entries(decision.keep)
             gates.append(Gate(decision.keep if masked[n] else None, jnp.ones((), bool), _loose(plan, n, state.count)))

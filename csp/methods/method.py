@@ -97,8 +97,13 @@ class View(NamedTuple):
 
     def cut(self) -> select.Cut:
         """Where the ranking of units by their worth is cut by the budget."""
-        x = self.structure.layout(self.sight.point) if self.by_size else self.worth
-        return select.cut(x, self.budget, self.structure.axes, of_size=self.by_size)
+        x = self.structure.layout(self.sight.point) if self.in_place else self.worth
+        return select.cut(x, self.budget, self.structure.axes, of_size=self.in_place)
+
+    @property
+    def in_place(self) -> bool:
+        """Can units be ranked without an array of worths? A layout in groups may have padding, of infinite size."""
+        return self.by_size and self.structure.axes is None
 
     @property
     def by_size(self) -> bool:
