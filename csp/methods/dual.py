@@ -105,7 +105,7 @@ def _coded(view: View, v: jax.Array, alive: jax.Array, edge: jax.Array) -> tuple
     top = view.metric.largest_root(view.sight)
     if view.structure.pooled:
         ratio = top / view.metric.root(view.sight)
-    else:
+    else:  # 0 / 0 is of the dead; a guard makes XLA keep one more array, and a refresh take half as long again
         ratio = view.spread(top * view.structure.layout(jnp.abs(v)) / view.worth)
     return jnp.where(alive, _encoded(ratio), 0).astype(jnp.uint8), jnp.where(edge > 0, edge / top, 0)
 
