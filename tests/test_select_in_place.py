@@ -32,15 +32,20 @@ def test_by_size_is_by_magnitudes(dtype, draw, shape, axes):
 
 @pytest.mark.parametrize(
     ("method", "inner", "most"),
-    [(methods.gradual(100), optax.sgd(0.1), 0.3), (methods.compressed_sensing(100), optax.adam(0.1), 2.4)],
+    [(methods.gradual(100), optax.sgd(0.1), 0.5), (methods.compressed_sensing(100), optax.adam(0.1), 2.4)],
 )
 def test_a_refresh_needs_few_arrays(method, inner, most):
     """Of several parameters no more than of one: by size none, in a metric worths and those of the dead."""
     params = {f"layer{i}": jnp.ones((512, 1024)) * i for i in range(3)}
     rule = csp.Rule(".*", structures.entries(), sparsity=0.9)
     tx = csp.sparsify(inner, rule, method=method)
-    step = jax.jit(lambda g, s, p: tx.update(g, s, p), donate_argnums=1)
-    scratch = step.lower(params, tx.init(params), params).compile().memory_analysis().temp_size_in_bytes
+
+    def step(carry, gradients):
+        updates, state = tx.update(gradients, carry[1], carry[0])
+        return optax.apply_updates(carry[0], updates), state
+
+    compiled = jax.jit(step, donate_argnums=0).lower((params, tx.init(params)), params).compile()
+    scratch = compiled.memory_analysis().temp_size_in_bytes
     assert scratch < most * params["layer0"].nbytes
 
 
