@@ -208,6 +208,7 @@ def _move(method: Method, view: View, gate: Gate, update: jax.Array, p: jax.Arra
 
 
 def _alive(method: Method, view: View, gate: Gate) -> jax.Array:
+    """Which weights live on after this step."""
     if method.support is not None:
         return method.support(view)
     if isinstance(gate.keep, Cut) and method.iterate is weights:

@@ -87,7 +87,7 @@ class Metric:
 
     def has_seen(self, sight: Sight) -> jax.Array:
         """Is worth what it is going to be, or still the magnitude?"""
-        return jnp.max(self.diagonal(sight), initial=0) > 0
+        return self.largest_root(sight) > 0
 
     @property
     def pool(self) -> Pool:

@@ -48,8 +48,10 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
             cut = view.cut()
             keep = cut if cuts(view) else select.above(view.worth, cut, view.structure.axes)
             x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
-            edge = _edge(view, cut, firm)
             shrunk = shrinkage.ridge(view.memory.fast, alive, 3 * pull * x**2 * every / span)
+            if not _fades(view, firm):
+                return Decision(keep, (alive.astype(jnp.uint8), view.memory.slow[1]), shrunk)
+            edge = _edge(view, cut)
             settled = _projected(view, shrunk, _inverse_root(view), jnp.where(view.last, edge, 0), firm)
             codes, in_largest_root = _coded(view, settled, alive, edge)
             return Decision(keep, (codes, jnp.where(view.last, 0, in_largest_root)), settled)
@@ -57,7 +59,7 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         def step(view: View, update: jax.Array, alive: jax.Array):
             v = view.memory.fast + update
             codes, edge = view.memory.slow
-            return _projected(view, v, _decoded(codes), edge, firm), v
+            return _projected(view, v, _decoded(codes), edge, firm) if _fades(view, firm) else v, v
 
         return dataclasses.replace(
             method,
@@ -74,14 +76,17 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
     return apply
 
 
-def _edge(view: View, cut: Cut, gamma: float) -> jax.Array:
+def _fades(view: View, gamma: float) -> bool:
+    """Is the projection firm? Not the hard one, and not that of a worth that has a sign."""
+    return gamma > 1 and view.metric.signed is None
+
+
+def _edge(view: View, cut: Cut) -> jax.Array:
     """What the best dead unit of each competition is worth.
 
     Where it is worth as much as a living one there is no edge between them, and none fades: a tensor of equal sizes
-    would go to zero as a whole. Nor is there one where worth has a sign, or is not yet what it will be.
+    would go to zero as a whole. Nor is there one where worth is not yet what it will be.
     """
-    if gamma == 1 or view.metric.signed is not None:
-        return jnp.zeros_like(cut.value)
     axes = view.structure.axes
     dead = jnp.max(jnp.where(select.above(view.worth, cut, axes), 0, view.worth), axes, keepdims=True, initial=0)
     return jnp.where(((dead >= cut.value) & (cut.last >= 0)) | ~view.metric.has_seen(view.sight), 0, dead)
@@ -100,8 +105,6 @@ def _coded(view: View, v: jax.Array, alive: jax.Array, edge: jax.Array) -> tuple
     edge, both in units of the largest root. `v`, of the living, is what they were judged by; on the last refresh,
     where it may be less, there is no edge any more.
     """
-    if view.metric.signed is not None:
-        return alive.astype(jnp.uint8), edge
     top = view.metric.largest_root(view.sight)
     if view.structure.pooled:
         ratio = top / view.metric.root(view.sight)
@@ -126,8 +129,6 @@ def _decoded(code: jax.Array) -> jax.Array:
 
 def _projected(view: View, v: jax.Array, inverse_root: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
     """The firm threshold of every unit's worth, its direction as it is."""
-    if gamma == 1 or view.metric.signed is not None:
-        return v
     if not view.structure.pooled:
         return view.spread(shrinkage.firm(view.structure.layout(v), edge * view.structure.layout(inverse_root), gamma))
     worth = view.layout(jnp.abs(v) / inverse_root)
