@@ -42,21 +42,15 @@ def main() -> None:
     strangers = unheard.records(results)
     everything = {"rows": records, "ablations": parts, "pairs": comparisons, "unheard": strangers, "trials": tried}
     (OUT / "quality.json").write_text(json.dumps(everything, indent=1) + "\n")
-    text = "\n".join(
-        [
-            *_table(records),
-            "",
-            *_pairs(comparisons),
-            "",
-            *unheard.table(strangers),
-            "",
-            *_ablations(parts, records),
-            "",
-            *_search(tried),
-            "",
-        ]
-    )
-    (OUT / "quality.md").write_text(text)
+    sections = {
+        "Words wrong": _table(records),
+        "Compressed sensing less the others": _pairs(comparisons),
+        "Speakers whom training never heard": unheard.table(strangers),
+        "Ablations": _ablations(parts, records),
+        "What was chosen by": _search(tried),
+    }
+    text = "\n\n".join("\n".join([f"## {title}", "", *lines]) for title, lines in sections.items() if lines)
+    (OUT / "quality.md").write_text(f"# Does compressed sensing win? Every table\n\n{text}\n")
     print(text)
     _picture(records, OUT / "quality.png")
 

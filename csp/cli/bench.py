@@ -26,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--repeats {options.repeats} must be positive")
     path = file_of(options.model)
     if kind_of(path) == "lm":
+        if options.audio is not None:
+            raise ValueError(f"--audio {options.audio}: {path} is a language model, which hears nothing")
         return _read(path, options)
     found = bench.measure(path, options.audio, options.repeats)
     if options.json:

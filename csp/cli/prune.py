@@ -13,7 +13,7 @@ from csp.cli.tables import amount
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that csp trained")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that csp trained, or a run directory")
     parser.add_argument("--sparsity", type=float, metavar="S", help="the share of zeros, between 0 and 1")
     parser.add_argument("--structure", help='"entries", "12:128", "blocks 16x1", ...; entries, or what CONFIG says')
     parser.add_argument("--metric", help="of a language model: fisher, admm, ... by what --text says; magnitude")
@@ -46,6 +46,9 @@ def run(options: argparse.Namespace) -> int:
         structure, metric = options.structure or "entries", options.metric or "magnitude"
         how = (options.sparsity, structure, metric, options.text, options.overwrite)
         found = export.prune(options.model, options.out, *how)
-        path, size, wer = options.out, found["bytes"], ""
+        path, size, before = options.out, found["bytes"], found["bytes_before"]
+        wer = f", of {amount(before)}"
+        if size >= before:
+            wer += ": no smaller, since that has fewer weights, or cheaper ones, already"
     print(json.dumps(found) if options.json else f"{path}: {amount(size)}{wer}")
     return 0

@@ -113,7 +113,9 @@ def load(
         flat = {name: decoded[file.manifest.tied.get(name, name)] for name in file.names}
         if like is not None:
             return trees.fill(like, flat), file.manifest.config
-        return trees.nest({name: w if factors else _dense(w) for name, w in flat.items()}), file.manifest.config
+        if not factors:
+            flat = {name: trees.dense(w) for name, w in flat.items()}
+        return trees.nest(flat), file.manifest.config
 
 
 def verify(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> None:
@@ -145,10 +147,6 @@ def _together(f: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(f, names))
-
-
-def _dense(w: Any) -> np.ndarray:
-    return (w.u @ w.v).astype(w.u.dtype) if isinstance(w, tensor.Pair) else w
 
 
 def _untied(leaves: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

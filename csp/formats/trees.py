@@ -39,8 +39,9 @@ def nest(flat: Mapping[str, Any]) -> Any:
 
 
 def fill(like: Any, flat: Mapping[str, Any]) -> Any:
-    """The tree `like` with these leaves; all differences are named at once."""
+    """The tree `like` with these leaves, factors where it has them; all differences are named at once."""
     wanted = {name: _shape(leaf) for name, leaf in flatten(like).items()}
+    flat = {name: w if _is_pair(wanted.get(name, ())) else dense(w) for name, w in flat.items()}
     wrong = [f"{name!r} is missing" for name in wanted if name not in flat]
     wrong += [f"{name!r} is unknown" for name in flat if name not in wanted]
     wrong += [
@@ -54,6 +55,15 @@ def fill(like: Any, flat: Mapping[str, Any]) -> Any:
 
     leaves = [x for name in wanted for x in (flat[name] if isinstance(flat[name], Pair) else [flat[name]])]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def dense(w: Any) -> Any:
+    """An array as it is; factors multiplied out."""
+    return w.dense() if isinstance(w, Pair) else w
+
+
+def _is_pair(shape: tuple) -> bool:
+    return len(shape) == 2 and isinstance(shape[0], tuple)
 
 
 def _shape(leaf: Any) -> Any:

@@ -12,7 +12,7 @@ from csp.lowrank.factors import (
     truncate,
     truncate_whitened,
 )
-from csp.lowrank.ladder import Rung, descend, ladder
+from csp.lowrank.ladder import Rung, check, descend, ladder
 from csp.lowrank.ranks import ranks_for_budget, worthwhile
 from csp.structures import rank_for
 
@@ -20,6 +20,7 @@ __all__ = [
     "Factors",
     "Rung",
     "apply",
+    "check",
     "dense",
     "descend",
     "factor",

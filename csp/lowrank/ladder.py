@@ -109,11 +109,17 @@ def descend(
 
     `norms` are those of the tensors before the first rung; the other arguments are those of `ladder`.
     """
+    tensors = check(params, fraction, select)
+    return _descended(params, fraction, tensors, _grams(gram, tensors), norms)
+
+
+def check(params: Any, fraction: float, select: str = SELECT) -> dict[str, jax.ShapeDtypeStruct]:
+    """The tensors of a rung, by path; a ValueError where no ranks take so few bytes, known from shapes alone."""
     _check_rungs((fraction,))
     tensors = _selected(params, select)
     total = sum(map(budgets.dense_bytes, tensors.values()))
     budgets.check_budget(tensors, budgets.share(fraction, total))
-    return _descended(params, fraction, tensors, _grams(gram, tensors), norms)
+    return tensors
 
 
 def _descended(params, fraction, tensors, gram, norms):

@@ -42,11 +42,12 @@ class Fusion(NamedTuple):
             )
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """log p of each text and of its end; UNHEARD of one that the vocabulary cannot write."""
+        """log p of each text, its unknown words spelled, and of its end; UNHEARD if the vocabulary cannot write it."""
         tokens, found = self.lm.tokens, np.full(len(texts), UNHEARD)
         known = [i for i, text in enumerate(texts) if tokens.open or not tokens.unknown(text)]
         if known:
             found[known] = self.lm.score([tokens.encode(texts[i]) for i in known])
+            found[known] -= [tokens.spelling(texts[i]) for i in known]
         return found
 
 

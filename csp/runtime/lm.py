@@ -173,5 +173,6 @@ def _config(said: dict[str, Any]) -> SimpleNamespace:
         value = said[key]
         expect(type(value) is int and 1 <= value <= 1 << 20, f"model.{key}", f"is {str(value)[:20]}")
     expect(config.layers <= 1000, "model.layers", f"are {config.layers}")
-    expect(config.width % (2 * config.heads) == 0, "model.heads", f"are {config.heads}, of {config.width} numbers")
+    whole = config.network == "lstm" or config.width % (2 * config.heads) == 0
+    expect(whole, "model.heads", f"are {config.heads}, of {config.width} numbers")
     return config

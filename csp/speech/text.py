@@ -23,7 +23,7 @@ def lines(where: str | Path, split: str = "") -> list[str]:
     path = Path(where)
     if not path.exists():
         raise DataError(f"{path} is no file: name a text, one sentence a line")
-    if path.is_dir() or path.suffix in (".json", ".jsonl") or _has_head(path):
+    if is_manifest(path):
         return [u.text for u in manifest.read(where, split or None)]
     found = list(_lines(path))
     if path.suffix == ".tsv":
@@ -34,8 +34,10 @@ def lines(where: str | Path, split: str = "") -> list[str]:
     return found
 
 
-def _has_head(path: Path) -> bool:
-    """Is it a manifest?"""
+def is_manifest(path: Path) -> bool:
+    """Or a text, one sentence a line?"""
+    if path.is_dir() or path.suffix in (".json", ".jsonl"):
+        return True
     return path.suffix == ".tsv" and "text" in next(_lines(path), "").split("\t")
 
 

@@ -1,7 +1,9 @@
 """How does text become numbers, and back? 0 is the blank of CTC and of the transducer, and the start of a sentence."""
 
 import dataclasses
+import functools
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -62,6 +64,18 @@ class Tokens:
     def unknown(self, text: str) -> list[str]:
         """The units of a text that the vocabulary lacks."""
         return sorted(set(self.split(text)) - self._numbers.keys())  # type: ignore[attr-defined]
+
+    def spelling(self, text: str) -> float:
+        """Nats to spell what an open vocabulary lacks of a text, letter by letter, and the ends of those words."""
+        if not self.open:
+            return 0.0
+        known = self._numbers  # type: ignore[attr-defined]
+        return sum(len(word) + 1 for word in self.split(text) if word not in known) * self._letter
+
+    @functools.cached_property
+    def _letter(self) -> float:
+        """Nats of one letter, if all that the units are made of, and the end of a word, are as likely."""
+        return math.log(len({character for unit in self.units if unit != UNKNOWN for character in unit}) + 1)
 
     def encode(self, text: str) -> list[int]:
         numbers = self._numbers  # type: ignore[attr-defined]

@@ -83,12 +83,19 @@ def factor(
     elif criterion == "magnitude":
         gram = None
     else:
-        raise ConfigError(f"sparsity.metric {criterion!r} says nothing of directions: magnitude, fisher, {GRAMS} do")
+        others = ", ".join(("magnitude", "fisher", *GRAMS))
+        raise ConfigError(f"sparsity.metric {criterion!r} says nothing of directions: {others} do")
+    check_saving(params, saving)
+    params, _, norms = lowrank.descend(params, 1 - saving, gram=gram, norms=norms)
+    return params, norms
+
+
+def check_saving(params: Any, saving: float) -> None:
+    """Raises a ConfigError where no ranks save so much, before anything is looked at."""
     try:
-        params, _, norms = lowrank.descend(params, 1 - saving, gram=gram, norms=norms)
+        lowrank.check(params, 1 - saving)
     except ValueError as error:
         raise ConfigError(f"sparsity.target {saving:g} leaves {1 - saving:g} of the bytes: {error}") from None
-    return params, norms
 
 
 _last: dict[str, tuple[bytes, Any]] = {}  # what was seen last of each kind: the cells of a grid ask again

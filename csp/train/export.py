@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import csp
 from csp.formats import FormatError
-from csp.runtime.recognizer import kind_of
+from csp.runtime.recognizer import file_of, kind_of
 from csp.train import checkpoints, config, kinds, language, limits, lmfile, loop, modelfile, pruning, step
 from csp.train.config import ConfigError, Sparsity
 from csp.train.data import INPUTS
@@ -50,6 +50,8 @@ def prune(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists: choose another name, or --overwrite")
+    model = file_of(model)
+    before = model.stat().st_size if model.exists() else 0
     said = Sparsity(method="one_shot", target=sparsity, structure=structure, metric=metric)
     if not said.is_fixed and sparsity is None:
         raise ConfigError(f"--sparsity is needed for structure {structure!r}, such as --sparsity 0.9")
@@ -58,13 +60,14 @@ def prune(
     about = {"pruned_from": model.name}
     if kind_of(model) == lmfile.KIND:
         language.prune(model, out, dataclasses.replace(said, method=pruning.CALIBRATED), text, about)
-        return csp.formats.inspect(out)
+        return csp.formats.inspect(out) | {"bytes_before": before}
     if text is not None or metric != "magnitude":
         raise ConfigError(f"{model} is no language model, which --text and --metric are for")
     found = modelfile.load(model)
-    limits.demand(limits.of_heads(dataclasses.replace(found.setup.config, sparsity=said)))
+    asked = dataclasses.replace(found.setup.config, sparsity=said)
+    limits.demand([*limits.of_heads(asked), *limits.of_targets(said)])
     rules = pruning.rules_of(said, found.params, sparsity)
     params = csp.compress(jax.tree.map(jnp.asarray, found.params), *rules)
     csp.verify(params, *rules)
     modelfile.save(out, found.setup, params, found.tokens, rules, about)
-    return csp.formats.inspect(out)
+    return csp.formats.inspect(out) | {"bytes_before": before}

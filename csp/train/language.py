@@ -15,6 +15,7 @@ import csp
 from csp import models
 from csp.models import lm
 from csp.runtime import lmbench
+from csp.runtime.recognizer import file_of
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
 from csp.speech.errors import DataError
@@ -133,7 +134,7 @@ def _vocabulary(data: Data, first: str, train: list[str]) -> Tokens:
 
 def of_model(path: str) -> Tokens:
     """The vocabulary of a model file, of whatever kind."""
-    with csp.formats.open(path) as file:
+    with csp.formats.open(file_of(path)) as file:
         said = file.manifest.config
     if not isinstance(said, dict) or "tokens" not in said:
         raise ValueError(f"{path} has no vocabulary: name a model that csp trained")
@@ -151,6 +152,9 @@ class Language(task.Task):
             raise ValueError(
                 f"train.teacher {config.train.teacher} has another vocabulary: data.vocabulary takes it over"
             )
+        if config.sparsity.method == pruning.CALIBRATED and config.sparsity.structure == "rank":
+            for target in filter(None, pruning.targets_of(config)):
+                calibrate.check_saving(self.initial, target)
         self.losses = functools.partial(_losses, self.structure)
         self._grams = functools.partial(_grams, self.structure)
 
@@ -230,7 +234,7 @@ def prune(path: Path, out: Path, sparsity: Sparsity, where: Path | None, about: 
         train=Train(init=str(path)),
         decode=Decode(values=values_in(path)),
     )
-    limits.demand(limits.of_heads(config))
+    limits.demand([*limits.of_heads(config), *limits.of_targets(sparsity)])
     task = Language(config, {"tokens": found.tokens.as_json()})
     if where is None and sparsity.metric != "magnitude":
         raise ConfigError(f"metric {sparsity.metric!r} looks at data: --text FILE")
@@ -238,13 +242,17 @@ def prune(path: Path, out: Path, sparsity: Sparsity, where: Path | None, about: 
     if where is not None:
         sentences = packing.encode(text.lines(where), found.tokens, str(where)).some(_CALIBRATING * 250)
         some = [batch for _, batch in packing.in_order(sentences, 16, found.length)][:_CALIBRATING]
-    params, _ = task.pruned(sparsity.target, task.initial, some, {})
+    params, said = task.pruned(sparsity.target, task.initial, some, {})
+    if found.config.ranks and said["ranks"] == found.config.ranks:
+        raise ConfigError(f"sparsity {sparsity.target:g} saves nothing: the factors of {path} take no more already")
     rules = pruning.rules_of(sparsity, params, sparsity.target)
     task.save(out, params, rules, about)
 
 
 def read(path: Path, where: Path, split: str = "", size: int = 16) -> dict[str, Any]:
     """How a text surprises a model file, in rows as long as those of its training, as plain JSON."""
+    if split and not text.is_manifest(where):
+        raise ConfigError(f"{where} has no splits, --split {split!r} is of manifests: leave it out")
     model = lmfile.load(path)
     sentences = packing.encode(text.lines(where, split), model.tokens, str(where))
     losses = functools.partial(_losses, model.structure)

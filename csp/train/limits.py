@@ -13,6 +13,7 @@ GIVEN = "init"  # the budget of a model that is sparse already
 CODECS = ("auto", "dense", *codecs.SPARSE)
 _POSITIVE = ("layers", "width", "heads", "stack", "predictor", "joint", "kernel", "chunk", "context")
 _NOT_NEGATIVE = ("reduce_after", "left", "hidden", "ctc_weight")
+MOST = 1 << 20  # of what a model's config counts: no runtime reads more
 Demand = tuple[bool, str]  # what must hold, and what to say if it does not
 
 
@@ -86,9 +87,11 @@ def check(config: Any) -> Any:
         *_of_features(config.features),
         *_of_model(config),
         *_of_calibration(sparsity, asked),
-        *_of_targets(sparsity),
+        *of_targets(sparsity),
         *of_heads(config),
         (data.length > 1, f"data.length {data.length} must be 2 or more"),
+        (data.pieces > 0, f"data.pieces {data.pieces} must be positive"),
+        (data.count > 0, f"data.count {data.count} must be positive"),
         (data.most >= 0, f"data.most {data.most} must not be negative"),
         (config.decode.beam > 0, "decode.beam must be positive"),
         (config.decode.values in TYPES, f"decode.values {config.decode.values!r} is none of {', '.join(TYPES)}"),
@@ -135,6 +138,7 @@ def _of_model(config: Any) -> Iterator[Demand]:
         for name in names:
             value = getattr(model, name, least)
             yield value >= least, f"model.{name} {value} must be {'positive' if least else '0 or more'}"
+            yield value <= MOST, f"model.{name} {value} is more than the {MOST:,} that a file may say"
     yield model.dtype in ("float32", "bfloat16"), f"model.dtype {model.dtype!r} is neither float32 nor bfloat16"
     yield not getattr(model, "ranks", None), "model.ranks is what files say: sparsity.structure = 'rank' makes factors"
     if getattr(model, "positions", "") == "learned":
@@ -149,7 +153,7 @@ def _is_model_already(config: Any) -> bool:
     return config.kind == "lm" and (method == "calibrated" or (method == "dense" and bool(config.train.init)))
 
 
-def _of_targets(sparsity: Any) -> Iterator[Demand]:
+def of_targets(sparsity: Any) -> Iterator[Demand]:
     key = "sparsity.targets" if sparsity.targets else "sparsity.target"
     for target in sparsity.targets or (() if sparsity.target is None else (sparsity.target,)):
         yield 0 <= target <= 1, f"{key} {target:g} must lie in [0, 1]"
@@ -160,9 +164,10 @@ def _of_targets(sparsity: Any) -> Iterator[Demand]:
 def of_heads(config: Any) -> Iterator[Demand]:
     """Who asks for "attention 4" means the heads that there are: half a head is none that could be removed."""
     said = config.sparsity.structure
-    if not said.startswith("attention ") or not hasattr(config.model, "heads"):
+    model = config.model
+    if not said.startswith("attention ") or "lstm" in (getattr(model, "network", ""), getattr(model, "encoder", "")):
         return
-    for heads in getattr(config.model, "left_heads", ()) or (config.model.heads,):
+    for heads in getattr(model, "left_heads", ()) or (model.heads,):
         yield said == f"attention {heads}", f"sparsity.structure {said!r}: a layer has {heads} heads, say so"
 
 
@@ -173,3 +178,11 @@ def _of_calibration(sparsity: Any, asked: bool) -> Iterator[Demand]:
         yield key in ("batches", "rungs"), f"sparsity.options.{key}: calibrated has batches and rungs"
         yield type(value) is int and value > 0, f"sparsity.options.{key} {value!r} must be a positive number"
     yield asked or sparsity.structure != "rank", "sparsity.target is missing: the fraction of the bytes to save"
+    yield (
+        sparsity.schedule in ("", "cubic"),
+        f"sparsity.schedule {sparsity.schedule!r}: calibrated goes down along a cubic, in options.rungs steps",
+    )
+    yield (
+        sparsity.structure != "rank" or sparsity.budget == "uniform",
+        f"sparsity.budget {sparsity.budget!r}: ranks are chosen for all matrices together, leave it out",
+    )

@@ -14,6 +14,7 @@ from csp.formats import FormatError
 from csp.models import lm
 from csp.models.lm import LMConfig
 from csp.models.smaller import smaller
+from csp.runtime.recognizer import file_of
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
 from csp.train.config import Config
@@ -51,7 +52,8 @@ def save(
 
 
 def load(path: str | Path) -> Model:
-    """The model of a file; its weights are dense in memory, its factors stay factors."""
+    """The model of a file, or of a run directory; its weights are dense in memory, its factors stay factors."""
+    path = file_of(path)
     said = said_in(path, KIND, "language model")
     config, tokens = build(LMConfig, said["model"], "model."), tokens_.from_json(said["tokens"])
     structure, like = lm.abstract(config, tokens.size)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import csp
 from csp import formats, models
 from csp.models.recogniser import ModelConfig, abstract
+from csp.runtime.recognizer import file_of
 from csp.speech import features
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
@@ -48,7 +49,8 @@ def save(
 
 
 def load(path: str | Path) -> Model:
-    """The model of a file, its weights dense in memory."""
+    """The model of a file, or of a run directory, its weights dense in memory."""
+    path = file_of(path)
     said = said_in(path, KIND, "recogniser")
     config = Config(
         data=Data(synth="digits", masks=()),

@@ -5,7 +5,6 @@ recordings is.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -59,7 +58,6 @@ def encode(lines: Sequence[str], tokens: Tokens, where: str) -> Sentences:
     """The sentences' labels; one with a unit that the vocabulary lacks, or of none, is left out and counted."""
     labels, counts, spelling, dropped = [], [], [], 0
     cut: Callable[[str], list[int] | None] = tokens.encode if tokens.kind == "characters" else _Words(tokens).cut
-    letters = {character for unit in tokens.units for character in unit} - {" ", "\u2581"}
     for line in lines:
         said = tokens.normalise(line)
         try:
@@ -71,15 +69,12 @@ def encode(lines: Sequence[str], tokens: Tokens, where: str) -> Sentences:
         if found:
             labels.append(np.array(found, np.int32))
             counts.append((len(found), said.count(" ") + 1, len(said)))
-            unknown = tokens.unknown(said) if tokens.open else []
-            spelling.append(sum(said.split().count(word) * (len(word) + 1) for word in unknown))
+            spelling.append(tokens.spelling(said))
     if not labels:
         raise DataError(f"{where} has no sentence that the vocabulary can write: look at data.tokens and data.keep")
     lengths, words, characters = np.array(counts).T
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Sentences(
-        np.concatenate(labels), starts, words, characters, np.array(spelling) * math.log(len(letters) + 1), dropped
-    )
+    return Sentences(np.concatenate(labels), starts, words, characters, np.array(spelling), dropped)
 
 
 class _Words(dict[str, list[int]]):

@@ -70,6 +70,18 @@ def test_codes_of_factors_have_a_scale_for_each_column(values, tmp_path):
         assert (np.abs(read - given) <= step / 2 * (1 + 1e-6)).all()
 
 
+def test_factors_are_multiplied_out_where_a_tree_has_a_matrix(tmp_path):
+    rng = np.random.default_rng(0)
+    pair = csp.lowrank.Factors(rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32))
+    path = formats.save(tmp_path / "m.safetensors", {"w": pair, "b": pair})
+    like = {"w": np.zeros((20, 30), np.float32), "b": pair}
+    back = formats.load(path, like=like)[0]
+    assert np.array_equal(back["w"], pair.u @ pair.v)
+    assert np.array_equal(back["b"].u, pair.u)
+    with pytest.raises(ValueError, match=r"'w' has shape \(20, 30\) for \(20, 31\)"):
+        formats.load(path, like=like | {"w": np.zeros((20, 31), np.float32)})
+
+
 def test_a_matrix_of_low_rank_can_be_stored_by_its_factors(tmp_path):
     rng = np.random.default_rng(0)
     w = (rng.normal(size=(40, 5)) @ rng.normal(size=(5, 30))).astype(np.float32)

@@ -1,6 +1,7 @@
 """A language model in the search, against every transcript there is; and the runtime against JAX."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -151,3 +152,10 @@ def test_rescoring_takes_the_best_of_the_beam_by_any_vocabulary(told, tmp_path):
         fusion._replace(rescore=False).check(other)
     with pytest.raises(ValueError, match="2 or more"):
         Recognizer(tmp_path / "m.safetensors", 1, fusion=fusion)
+
+
+def test_who_rescores_spells_what_it_does_not_know():
+    """As perplexity does: otherwise one label for any word would be a bargain."""
+    teller = SimpleNamespace(tokens=Tokens("words", ("AB", "<unk>")), score=lambda rows: np.zeros(len(rows)))
+    found = Fusion(teller, rescore=True).scores(["AB", "AB ABBA", "C"])
+    assert np.allclose(found, [0, -5 * np.log(3), -2 * np.log(3)])

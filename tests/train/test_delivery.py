@@ -58,6 +58,10 @@ def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsy
     assert entry["bytes"] < 0.5 * entry["dense_bytes"]
     w = formats.load(low)[0]["model"]["encoder"]["layers"]["0"]["recurrent"]
     assert np.linalg.matrix_rank(w) * sum(w.shape) <= 0.5 * w.size
+    assert np.array_equal(modelfile.load(low).params["encoder"]["layers"][0]["recurrent"], w)
+    capsys.readouterr()
+    assert main(["prune", str(out), "--sparsity", "1.5", "-o", str(tmp_path / "x.safetensors")]) == 2
+    assert capsys.readouterr().err.count("sparsity.target 1.5 must lie in [0, 1]\n") == 1
     arguments = ["prune", str(model), "--sparsity", "0.9", "--config", str(recipe), "--out-run", str(tmp_path / "on")]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

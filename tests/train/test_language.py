@@ -192,6 +192,27 @@ def test_a_ladder_meets_each_byte_budget_and_never_has_the_whole_matrix_again(pl
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.parametrize("method", ["gradual", "compressed_sensing"])
+def test_ranks_that_training_found_are_read_and_judged(plain, method, tmp_path):
+    """They are stored as factors, which the runtime runs; in memory they are matrices again."""
+    recipe, _, _ = plain
+    said = [("sparsity.method", method), ("sparsity.structure", "rank"), ("sparsity.target", "0.5")]
+    found = session.train(recipe, tmp_path / "run", said, quiet=True)
+    rows = formats.inspect(tmp_path / "run" / "model.safetensors")["tensors"]
+    assert any(row["codec"] == "factors" for row in rows)
+    runtime = LanguageModel(tmp_path / "run" / "model.safetensors")
+    sentences = synth.sentences("commands", 40, 0, 2)
+    nats = -runtime.score([runtime.tokens.encode(line) for line in sentences])
+    words = sum(len(line.split()) + 1 for line in sentences)
+    assert found["perplexity"] == pytest.approx(math.exp(nats.sum() / words), rel=1e-3)
+
+
+def test_an_lstm_has_no_heads_that_could_fail_to_divide_it(plain, tmp_path):
+    recipe, _, _ = plain
+    said = [("model.network", "lstm"), ("model.width", "15"), ("model.heads", "2"), ("train.steps", "2")]
+    assert session.train(recipe, tmp_path / "run", said, quiet=True)["label_us"] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [

@@ -27,6 +27,18 @@ from csp.train.guard import Stopped
         ({"model.positions": "learned", "model.context": "8"}, "model.context 8 has no positions for data.length 24"),
         ({"model.network": "gru", "train.init": ""}, "model.network is 'transformer' or 'lstm'"),
         ({"model.network": "lstm", "sparsity.structure": "hidden", "sparsity.target": "0.5"}, "'hidden' is of Transf"),
+        (
+            {"model.network": "lstm", "sparsity.structure": "attention 2", "sparsity.target": "0.5"},
+            "'attention 2' is of Transformers",
+        ),
+        ({"sparsity.schedule": "linear"}, "sparsity.schedule 'linear': calibrated goes down along a cubic"),
+        (
+            {"sparsity.structure": "rank", "sparsity.target": "0.5", "sparsity.budget": "erk"},
+            "sparsity.budget 'erk': ranks are chosen for all matrices together",
+        ),
+        ({"data.pieces": "-5"}, "data.pieces -5 must be positive"),
+        ({"data.count": "0"}, "data.count 0 must be positive"),
+        ({"model.width": "1000000000"}, "model.width 1000000000 is more than the 1,048,576 that a file may say"),
     ],
     ids=lambda x: "-".join(x) if isinstance(x, dict) else "",
 )
@@ -37,6 +49,24 @@ def test_a_config_that_makes_no_sense_is_one_line(plain, changes, says, tmp_path
     said |= {} if "sparsity.structure" in changes else {"sparsity.structure": "2:4"}
     with pytest.raises(ValueError, match=says):
         session.train(recipe, tmp_path / "run", list(said.items()), quiet=True)
+
+
+def test_a_rung_that_cannot_be_is_found_before_the_first_is_trained(plain, tmp_path):  # noqa: F811
+    recipe, run, _ = plain
+    said = [("train.init", json.dumps(str(run))), ("sparsity.method", "calibrated"), ("train.steps", "4")]
+    said += [("sparsity.structure", "rank"), ("sparsity.metric", "magnitude"), ("sparsity.targets", "[0.5, 0.99]")]
+    with pytest.raises(ValueError, match=r"target 0\.99 leaves 0\.01 of the bytes"):
+        session.train(recipe, tmp_path / "run", said, quiet=True)
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_what_is_asked_of_the_wrong_kind_is_refused(plain, tmp_path, capsys):  # noqa: F811
+    _, run, _ = plain
+    (tmp_path / "t.txt").write_text("TURN ON\n")
+    assert main(["bench", str(run), "--audio", "nothere.wav"]) == 2
+    assert "is a language model, which hears nothing" in capsys.readouterr().err
+    assert main(["eval", str(run), "--text", str(tmp_path / "t.txt"), "--split", "test"]) == 2
+    assert "has no splits, --split 'test' is of manifests" in capsys.readouterr().err
 
 
 def test_what_the_vocabulary_cannot_write_is_counted(plain, tmp_path, capsys, caplog):  # noqa: F811
@@ -72,6 +102,11 @@ def test_files_keep_their_values_and_factors_are_refused(plain, tmp_path, capsys
     assert lmfile.load(small).length == 24
     assert main([*command, str(low), "--structure", "rank"]) == 0
     capsys.readouterr()
+    again = ["prune", str(low), "--structure", "rank", "--sparsity", "0.2", "-o", str(tmp_path / "x.safetensors")]
+    assert main(again) == 2
+    assert "sparsity 0.2 saves nothing: the factors of" in capsys.readouterr().err
+    assert main(["prune", str(small), "--sparsity", "0", "-o", str(tmp_path / "same.safetensors")]) == 0
+    assert "kB: no smaller, since" in capsys.readouterr().out
     assert main(["prune", str(low), *command[2:], str(tmp_path / "x.safetensors")]) == 2
     assert "is made of factors already" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "x.safetensors"), "--structure", "attention 8"]) == 2
