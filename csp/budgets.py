@@ -30,6 +30,7 @@ class Budget:
     """The common part. `joint` budgets are shared out anew on every refresh by `allocate`."""
 
     joint = False
+    signed = True  # does it know what to do with worths below zero?
 
     def share(self, structure: Structure, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> Shares:
         """The final budget of each parameter; for a joint budget, where it starts from."""
@@ -75,7 +76,7 @@ class ERK(Budget):
 
 @dataclasses.dataclass(frozen=True)
 class Joint(Budget):
-    """`score(worth)` maps the worths of one tensor's units to `count(s)`: how many of them are worth at least s."""
+    """`count` makes of the worths of a tensor's units a function of s: how many of them have at least that score."""
 
     count: Callable[[jax.Array], Callable[[jax.Array], jax.Array]]
     floor: float
@@ -96,23 +97,27 @@ class Joint(Budget):
         fair = jnp.maximum(fair - jnp.maximum(jnp.sum(fair) - total, 0), 0)  # float32 rounds large sizes
         counts = [self.count(worth) for worth in worths]
 
-        def kept(bits):
-            score = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        def kept(key):
+            score = jax.lax.bitcast_convert_type(jnp.where(key < 0, ~key ^ jnp.int32(-0x80000000), key), jnp.float32)
             return jnp.maximum(jnp.stack([count(score) for count in counts]), fair)
 
         def halve(bracket):
             low, high, many, few = bracket
-            middle = low + (high - low) // 2
+            middle = (low >> 1) + (high >> 1) + (low & high & 1)
             now = kept(middle)
             fits = jnp.sum(now) <= total
             low, high = jnp.where(fits, low, middle), jnp.where(fits, middle, high)
             return low, high, jnp.where(fits, many, now), jnp.where(fits, now, few)
 
-        start = jnp.int32(0), jnp.int32(0x7F800000), sizes, fair  # from 0 to infinity
-        *_, many, few = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, start)
+        start = jnp.int32(~0x7F800000), jnp.int32(0x7F800000), sizes, fair  # floats in order, from -infinity on
+        *_, many, few = jax.lax.while_loop(lambda b: b[0] < b[1] - 1, halve, start)
         ties = jnp.maximum(many - few, 0)
         missing, before = total - jnp.sum(few), jnp.cumsum(ties) - ties
         return list(few + jnp.clip(missing - before, 0, ties))
+
+
+class LAMP(Joint):
+    signed = False  # worths are squared
 
 
 def uniform() -> Budget:
@@ -151,7 +156,7 @@ def lamp(floor: float = 0.0) -> Budget:
     How much each tensor gives is read off its worths on a grid (within a few per cent of what sorting them all would
     give); the total is exact.
     """
-    return Joint(_layer_adaptive, _checked_floor(floor))
+    return LAMP(_layer_adaptive, _checked_floor(floor))
 
 
 def _checked_floor(floor: float) -> float:
@@ -161,14 +166,14 @@ def _checked_floor(floor: float) -> float:
 
 
 def _normalised(worth: jax.Array):
-    scale = root_mean_square(worth)
+    scale = root_mean_square(jnp.abs(worth))
     return lambda score: select.count_at_least(worth, score * scale)
 
 
 def _layer_adaptive(worth: jax.Array):
     """Of the worths t on the grid: the score t^2 / sum of the squares >= t^2; counts are interpolated between."""
     top, counts = _profile(worth)
-    squares = jnp.square(top * _GRID)
+    squares = jnp.square(jnp.where(top > 0, _GRID, 0))  # of the largest worth: no score depends on the unit
     new = jnp.diff(counts, prepend=0)
     above = jnp.cumsum(new * jnp.sqrt(squares * jnp.concatenate([squares[:1], squares[:-1]])))
     scores = jnp.minimum.accumulate(squares / jnp.maximum(above, jnp.finfo(jnp.float32).tiny))

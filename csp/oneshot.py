@@ -92,6 +92,10 @@ def compress(
             new = _refit(w, gram[target.path].astype(w.dtype), new) if target.path in gram else new
         else:
             new = _prune(target, w, gram.get(target.path), solver, share)
+        if not jnp.all(jnp.isfinite(new)):
+            raise ValueError(
+                f"{target.path!r}: no finite weights were found: is its Gram matrix singular beyond rounding?"
+            )
         leaves[target.index] = new.astype(target.dtype)
     return treedef.unflatten(leaves)
 
@@ -139,13 +143,32 @@ def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
 
 
 def admm(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
-    """Alternating directions for the support, conjugate gradients for the weights on it."""
+    """Alternating directions for the support, conjugate gradients for the weights on it; whole columns exactly."""
+    if _is_of_columns(project):
+        return _best_columns(w, gram, project)
     return _refit(w, gram, solve.admm(gram, w, project))
 
 
 def trimmed(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
-    """Accelerated trimmed soft thresholding for the support, conjugate gradients for the weights on it."""
+    """As `admm`, with accelerated trimmed soft thresholding for the support."""
+    if _is_of_columns(project):
+        return _best_columns(w, gram, project)
     return _refit(w, gram, solve.trimmed_ista(gram, w, project.shrink))
+
+
+def _is_of_columns(project: Projection) -> bool:
+    """Is every unit one or more whole columns?"""
+    units = jax.eval_shape(project.structure.layout, jax.ShapeDtypeStruct(project.shape, jnp.float32))
+    numbers = jnp.arange(units.size, dtype=jnp.int32).reshape(units.shape)
+    owner = project.structure.spread(numbers, project.shape)
+    return bool(jnp.all(owner == owner[:1]))
+
+
+def _best_columns(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
+    """Columns do not share an output: the error of dropping some is the sum of their w^T G w, and the others stay."""
+    with jax.default_matmul_precision("highest"):
+        energy = jnp.maximum(jnp.sum(w * (gram @ w), axis=0), 0)
+    return shrinkage.hard(w, project.support(jnp.broadcast_to(jnp.sqrt(energy / len(w)), w.shape)))
 
 
 def _refit(w: jax.Array, gram: jax.Array, sparse: jax.Array) -> jax.Array:
@@ -164,7 +187,7 @@ def _eliminate(w: jax.Array, upper: jax.Array, keep: jax.Array, begin: jax.Array
 
 def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver | None, kept: int | None) -> jax.Array:
     rule = target.rule
-    gram = None if gram is None else jnp.asarray(gram, w.dtype)
+    gram = None if gram is None else _in_unit(gram, w.dtype)
     if isinstance(target.structure, Rank):
         if gram is None:
             return lowrank.dense(lowrank.factor(w, target.kept))
@@ -177,7 +200,7 @@ def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver 
         raise ValueError(
             f"{target.path!r}: {_name(chosen)} needs the layer's Gram matrix, gram={{{target.path!r}: X.T @ X}}"
         )
-    return chosen(w, jnp.eye(1) if gram is None else gram, project)
+    return project(chosen(w, jnp.eye(1) if gram is None else gram, project))  # the budget holds whatever it found
 
 
 def _check_options(target: Target, gram: Any, worth: Any, solver: Solver | None) -> None:
@@ -223,6 +246,12 @@ def _definite(path: str, gram: jax.Array) -> jax.Array:
         )
     lift = -least if -least > len(gram) * float(jnp.finfo(gram.dtype).eps) * most else 0.0
     return gram + lift * jnp.diag(jnp.where(jnp.diag(gram) != 0, 1, 0).astype(gram.dtype))
+
+
+def _in_unit(gram: jax.Array, dtype: Any) -> jax.Array:
+    """With a largest input of about 1, which no choice depends on: by a power of two, in float64, for tiny ones."""
+    exact = np.asarray(gram, np.float64)
+    return jnp.asarray(np.ldexp(exact, -int(np.frexp(np.max(np.diag(exact), initial=0))[1])), dtype)
 
 
 def _projection(target: Target, kept: int | None) -> Projection:

@@ -21,8 +21,9 @@ import numpy as np
 from csp import budgets, metrics, structures
 from csp.schedules import Schedule
 
-_MODULES = r"(.*/)?[^/]*(embed|position|pos_enc)[^/]*(/.*)?"  # with all that is in them
-_LAST = r"(.*/)?[^/]*(bias|(?<![a-z])scale(?![a-z])|norm|lm_head|logits|output)[^/]*(/[^/]*)?"  # a leaf or its module
+_MODULES = r"(.*/)?[^/]*(embed|(?<!com)position|pos_enc)[^/]*(/.*)?"  # with all that is in them; no composition
+_NAMES = r"bias|(?<![a-z])scale(?![a-z])|(?<!ab)norm(?!alizer)|lm_head|logits|output(?!_?gate)"
+_LAST = rf"(.*/)?[^/]*({_NAMES})[^/]*(/[^/]*)?"  # a leaf or its module
 NOT_BY_DEFAULT = rf"{_MODULES}|{_LAST}"
 
 
@@ -61,6 +62,7 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r} needs a metric such as csp.metrics.adam(), got {self.metric!r}")
         if self.structure is not None:
             self._check_sparsity(self.structure)
+            check_sign(f"rule {self.pattern!r}", self.budget, self.metric or metrics.magnitude())
         elif self.sparsity is not None or self.metric is not None or self.budget != budgets.uniform():
             raise ValueError(
                 f"rule {self.pattern!r} says how to prune, but not in which units: give it a structure such as "
@@ -99,6 +101,15 @@ class Rule:
                 "leave sparsity out or choose another n_of_m"
             )
         return _decimal(asked if fixed is None else fixed)
+
+
+def check_sign(what: str, budget: budgets.Budget, metric: metrics.Metric) -> None:
+    """Not every budget knows what to do with a worth below zero."""
+    if metric.signed is not None and not budget.signed:
+        raise ValueError(
+            f"{what}: this budget squares worths, and those of metric {metric} have a sign: use budgets.global_(), or "
+            "another metric"
+        )
 
 
 def final_value(pattern: str, schedule: Schedule, steps: int | None, what: str = "the end of training") -> float:

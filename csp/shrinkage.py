@@ -21,7 +21,7 @@ def soft(w: jax.Array, t: jax.typing.ArrayLike) -> jax.Array:
 
     Args:
       w: weights.
-      t: threshold >= 0, broadcast against `w`; infinity gives zeros.
+      t: threshold >= 0, broadcast against `w`; infinity gives zeros of what is finite.
 
     >>> soft(jnp.array([-3.0, 0.5, 2.0]), 1.0)
     Array([-2.,  0.,  1.], dtype=float32)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 
 from csp import metrics, moments
 from csp.methods import Memory, Method, View
-from csp.rules import Target, final_value
+from csp.rules import Target, check_sign, final_value
 from csp.schedules import Schedule
 from csp.state import SparsifyState
 from csp.structures import keep_count
+
+_UNTRACEABLE = jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError
 
 
 class Plan(NamedTuple):
@@ -45,6 +47,7 @@ def check(plan: Plan) -> None:
                 "with its dual iterate, ste, gradual, one_shot or acdc, or csp.lowrank.ladder"
             )
         metric = plan.metric(target)
+        check_sign(repr(target.path), target.rule.budget, metric)
         if target.is_rank and metric != metrics.magnitude():
             raise ValueError(
                 f"{target.path!r}: a rank is chosen by singular values, and metric {metric} knows none: use "
@@ -60,7 +63,13 @@ def check(plan: Plan) -> None:
 def _check_path(pattern: str, schedule: Schedule, final: float, times: Sequence[int]) -> None:
     """A budget is made for the sparsity at the end; a schedule that goes beyond it cannot be followed."""
     with jax.ensure_compile_time_eval():
-        on_the_way = jax.vmap(lambda count: jnp.asarray(schedule(count), jnp.float32))(jnp.asarray(times, jnp.int32))
+        try:
+            on_the_way = jax.vmap(lambda at: jnp.asarray(schedule(at), jnp.float32))(jnp.asarray(times, jnp.int32))
+        except (jax.errors.ConcretizationTypeError, *_UNTRACEABLE):
+            raise ValueError(
+                f"rule {pattern!r}: its schedule is run inside jax.jit and cannot be traced: write jnp.minimum for "
+                "min and jnp.where for if, or take one of csp.schedules"
+            ) from None
         highest = float(jnp.max(on_the_way))
     if highest > final + 1e-6:
         raise ValueError(

@@ -5,11 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from csp import budgets, structures
+import csp
+from csp import Rule, budgets, methods, metrics, structures
 from csp.structures import keep_count
 
 SHAPES = {"small": (8, 6), "wide": (10, 200), "square": (60, 60), "taps": (3, 5, 40), "long": (500, 7)}
@@ -134,6 +136,36 @@ def test_global_does_not_depend_on_the_scale_of_a_tensor():
     kept = compiled(budgets.global_(floor=0))(random_worths(1, (1.0, 1.0, 1.0)), 1000)
     scaled = compiled(budgets.global_(floor=0))(random_worths(1, (8.0, 0.25, 1024.0)), 1000)
     np.testing.assert_array_equal(kept, scaled)
+
+
+@pytest.mark.parametrize("total", [1, 100, 300, 399])
+def test_global_compares_worths_below_zero_too(total):
+    """As movement's: twins share a total evenly, wherever their worths lie."""
+    worth = random_worths(2)[0].reshape(-1)[:200]
+    kept = [int(k) for k in compiled(budgets.global_(floor=0))([worth - 2, worth - 2], total)]
+    assert sum(kept) == total
+    assert abs(kept[0] - kept[1]) <= 1
+    shifted = [worth - 2, -jnp.abs(worth) - 9]
+    scales = [float(budgets.root_mean_square(jnp.abs(w))) for w in shifted]
+    kept = np.array(compiled(budgets.global_(floor=0))(shifted, total))
+    np.testing.assert_allclose(kept, numpy_global(shifted, scales, total), atol=1)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e20])
+def test_lamp_does_not_depend_on_the_scale_of_a_tensor(scale):
+    worths = random_worths(4, (1.0, 1.0, 1.0))
+    kept = compiled(budgets.lamp())([worths[0], worths[1], scale * worths[2]], 1000)
+    np.testing.assert_array_equal(kept, compiled(budgets.lamp())(worths, 1000))
+
+
+def test_lamp_squares_no_worth_that_has_a_sign():
+    with pytest.raises(ValueError, match="those of metric movement have a sign"):
+        Rule("w", structures.entries(), metrics.movement(), 0.5, budgets.lamp())
+    tx = csp.sparsify(
+        optax.sgd(0.1), Rule("w", structures.entries(), sparsity=0.5, budget=budgets.lamp()), method=methods.movement(9)
+    )
+    with pytest.raises(ValueError, match="'w': this budget squares worths"):
+        tx.init({"w": jnp.ones((4, 4))})
 
 
 def numpy_lamp(worths, total: int) -> list[int]:

@@ -85,6 +85,37 @@ def _error_on(support, w, gram):
     return float(oneshot.relative_error(w, new, gram))
 
 
+@pytest.mark.parametrize("structure", [structures.columns(), structures.heads(6), structures.blocks(48, 2)], ids=str)
+@pytest.mark.parametrize("solver", [None, oneshot.trimmed])
+def test_whole_columns_are_chosen_by_what_they_say(layer, structure, solver):
+    """They share no output, so that the best are those of largest w^T G w, and stay as they are."""
+    w, gram = layer
+    rule = Rule("w", structure, sparsity=0.5)
+    new = np.asarray(csp.compress({"w": w}, rule, gram={"w": gram}, solver=solver)["w"])
+    w, gram = np.asarray(w, np.float64), np.asarray(gram, np.float64)
+    units = structure.sizes(w.shape)
+    energy = np.einsum("ij,ik,kj->j", w, gram, w).reshape(units, -1).sum(axis=1)
+    best = np.repeat(energy >= np.sort(energy)[units // 2], w.shape[1] // units)
+    assert np.array_equal(new, np.where(best, w, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("solver", [None, oneshot.sparsegpt, oneshot.trimmed])
+def test_the_unit_of_the_inputs_says_nothing(layer, solver):
+    w, gram = layer
+    rule = Rule("w", structures.entries(), sparsity=0.5)
+    new = [csp.compress({"w": w}, rule, gram={"w": gram * 2.0**n}, solver=solver)["w"] for n in (0, -110, 100)]
+    assert np.array_equal(new[0], new[1])
+    assert np.array_equal(new[0], new[2])
+
+
+def test_the_budget_holds_whatever_a_solver_finds(layer):
+    w, gram = layer
+    rule = Rule("w", structures.entries(), sparsity=0.5)
+    csp.verify(csp.compress({"w": w}, rule, gram={"w": gram}, solver=lambda w, gram, project: w), rule)
+    with pytest.raises(ValueError, match="'w': no finite weights were found"):
+        csp.compress({"w": w}, rule, gram={"w": gram}, solver=lambda w, gram, project: w / 0)
+
+
 def test_wanda_is_the_activation_metric(layer):
     w, gram = layer
     by_metric = Rule("w", structures.entries(), metric=metrics.activation(), sparsity=0.6)

@@ -107,6 +107,13 @@ def test_the_short_form_spares_output_layers_and_not_what_ends_a_block():
     assert set(found) == {*(f"layer/0/{name}/kernel" for name in names), "multiscale/kernel"}
 
 
+def test_the_short_form_knows_words_from_parts_of_words():
+    pruned = ["composition", "decomposition", "abnormal", "normalizer", "output_gate", "multiscale"]
+    spared = ["position", "positional", "pos_enc", "layernorm_0", "layer_normalization", "output", "output_layer"]
+    params = {name: {"kernel": jnp.ones((4, 4))} for name in pruned + spared}
+    assert set(bound(*rules.default_rules(params, 0.5), params=params)) == {f"{name}/kernel" for name in pruned}
+
+
 def test_the_short_form_leaves_what_is_no_number_of_a_network():
     params = {"w": jnp.ones((4, 4)), "table": jnp.ones((4, 4), jnp.int32), "mask": jnp.ones((4, 4), bool)}
     assert set(bound(*rules.default_rules(params, 0.5), params=params)) == {"w"}

@@ -43,6 +43,30 @@ def test_the_masks_are_those_of_one_device_and_only_counts_and_thresholds_travel
         assert bool(found["moved"]) == (mesh[0] > 1), mesh
 
 
+def test_units_that_no_shard_holds_whole_are_followed_from_the_start():
+    """A state is made where axes are explicit, of any structure and method, and the step runs on it."""
+    command = [sys.executable, __file__, "start"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=eight_devices())
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def start_everywhere() -> None:
+    grid = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    for structure in (
+        structures.n_of_m(12, 128),
+        structures.blocks(16, 1),
+        structures.blocks(5, 5),
+        structures.heads(2),
+    ):
+        for make in (methods.compressed_sensing, methods.ste, methods.gradual, methods.rigl):
+            rule = Rule("w", structure, sparsity=None if structure.sparsity else 0.5)
+            tx = csp.sparsify(optax.adamw(1e-2), rule, method=make(4))
+            with jax.set_mesh(grid):
+                params = {"w": jax.device_put(jnp.ones((64, 24)), NamedSharding(grid, PartitionSpec("x")))}
+                state = jax.jit(tx.init)(params)
+                jax.eval_shape(tx.update, params, state, params)
+
+
 def explore(case: str) -> list[dict]:
     """On one device, and on every mesh of the eight that this process has."""
     structure, make = CASES[case]
@@ -99,4 +123,4 @@ def _moved(hlo: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(explore(sys.argv[1])))
+    print(start_everywhere() if sys.argv[1] == "start" else json.dumps(explore(sys.argv[1])))

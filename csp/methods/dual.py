@@ -41,8 +41,12 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         span, every = max(end - begin, 1), (end - begin) / max(len(method.clock.times) - 1, 1)
 
         def start(w, structure):
-            edge = jnp.zeros_like(jnp.max(structure.layout(jnp.abs(w)), structure.axes, keepdims=True, initial=0))
-            return Memory(fast=jnp.array(w, copy=True), slow=(jnp.ones_like(w, jnp.uint8), edge))
+            whole = jax.ShapeDtypeStruct(w.shape, w.dtype)  # of no device: explicit axes may not be cut into units
+            edge = jax.eval_shape(
+                lambda x: jnp.max(structure.layout(x), structure.axes, keepdims=True, initial=0), whole
+            )
+            slow = (jnp.ones_like(w, jnp.uint8), jnp.zeros(edge.shape, edge.dtype))
+            return Memory(fast=jnp.array(w, copy=True), slow=slow)
 
         def decide(view: View) -> Decision:
             cut = view.cut()

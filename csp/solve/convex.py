@@ -25,7 +25,7 @@ def lasso(
       alpha: penalty >= 0.
       method: "ista"; "fista", accelerated with adaptive restart; "metric", Adam with the prox of the l1 norm taken in
         Adam's own diagonal metric.
-      steps: at most that many.
+      steps: at most that many; what is found by then is returned. "ista" and "metric" may want more than "fista".
       tol: stop when a step moves no coefficient by more than tol times the largest; by default 8 machine epsilons.
 
     Returns:

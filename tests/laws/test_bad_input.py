@@ -96,6 +96,10 @@ WRONG = {
     ),
     "true as sparsity": (lambda: half(sparsity=True), "needs a number or a schedule as sparsity, got True"),
     "steps in words": (lambda: methods.gradual("a"), "a whole number of steps >= 1, got 'a'"),
+    "a schedule of plain Python": (
+        lambda: start(half(sparsity=lambda at: min(at / 10.0, 0.5))),
+        "schedule is run inside jax.jit and cannot be traced: write jnp.minimum for min",
+    ),
     "a schedule beyond its end": (
         lambda: start(half(sparsity=schedules.phases([0, 0.95, 0.5], [2, 5]))),
         "its schedule goes up to 0.95 and ends at 0.5",
