@@ -115,6 +115,22 @@ def test_units_that_nobody_listens_to_are_removed_and_nothing_changes():
     assert np.allclose(logits((small, jax.tree.map(jnp.asarray, cut)), [[0, 3, 4]], [[1] * 3]), whole, atol=1e-5)
 
 
+def test_units_that_always_say_the_same_are_removed_and_nothing_changes():
+    """Their columns are zero, so that their biases are all they say: to the next layer it is a bias."""
+    config = dataclasses.replace(CONFIG, heads=4)
+    structure, params = lm.create(config, 9)
+    params = jax.tree.map(np.array, params)
+    params["blocks"][0]["feed"]["up"]["kernel"][:, 5:40] = 0
+    params["blocks"][0]["feed"]["up"]["bias"][:] = np.linspace(-1, 1, 64)
+    params["blocks"][1]["attention"]["value"]["kernel"][:, 4:11] = 0  # a head, and most of another
+    params["blocks"][1]["attention"]["value"]["bias"][:] = np.linspace(1, -1, 16)
+    left, cut = smaller(config, params)
+    assert (left.left_heads, left.left_hidden) == ((4, 3), (29, 64))
+    whole = logits((structure, params), [[0, 3, 4]], [[1] * 3])
+    small, _ = lm.abstract(left, 9)
+    assert np.allclose(logits((small, jax.tree.map(jnp.asarray, cut)), [[0, 3, 4]], [[1] * 3]), whole, atol=1e-5)
+
+
 def test_gram_matrices_are_those_of_the_inputs_of_every_matrix():
     grams_of = jax.jit(models.grams, static_argnums=(0, 3))
     for config in NETWORKS.values():
