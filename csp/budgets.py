@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from csp import select
+from csp.select import keys
 from csp.structures import Structure, keep_count
 
 _GRID = np.exp2(-np.arange(0, 20, 0.125)).astype(
     np.float32
 )  # a fraction of the largest worth: 20 octaves, 8 steps in each
 
+_FLOAT = np.dtype(np.float32)
 Shares = dict[str, tuple[float, Any]]  # path -> (sparsity, kept units)
 
 
@@ -98,7 +100,7 @@ class Joint(Budget):
         counts = [self.count(worth) for worth in worths]
 
         def kept(key):
-            score = jax.lax.bitcast_convert_type(jnp.where(key < 0, ~key ^ jnp.int32(-0x80000000), key), jnp.float32)
+            score = keys.number(key, _FLOAT)
             return jnp.maximum(jnp.stack([count(score) for count in counts]), fair)
 
         def halve(bracket):
@@ -109,7 +111,7 @@ class Joint(Budget):
             low, high = jnp.where(fits, low, middle), jnp.where(fits, middle, high)
             return low, high, jnp.where(fits, many, now), jnp.where(fits, now, few)
 
-        start = jnp.int32(~0x7F800000), jnp.int32(0x7F800000), sizes, fair  # floats in order, from -infinity on
+        start = *map(jnp.int32, keys.key_range(_FLOAT)), sizes, fair
         *_, many, few = jax.lax.while_loop(lambda b: b[0] < b[1] - 1, halve, start)
         ties = jnp.maximum(many - few, 0)
         missing, before = total - jnp.sum(few), jnp.cumsum(ties) - ties

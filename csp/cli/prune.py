@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         start += [(f"sparsity.{key}", str(value)) for key, value in said.items() if value is not None]
         found = session.train(options.config, options.out_run, [*start, *options.overrides], quiet=options.json)
         path, size = found["file"], found["bytes"]
-        wer = (
+        rest = (
             f", {found['wer']:.2%} of the words wrong" if "wer" in found else f", perplexity {found['perplexity']:.2f}"
         )
     else:
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
         how = (options.sparsity, structure, metric, options.text, options.overwrite)
         found = export.prune(options.model, options.out, *how)
         path, size, before = options.out, found["bytes"], found["bytes_before"]
-        wer = f", of {amount(before)}"
+        rest = f", of {amount(before)}"
         if size >= before:
-            wer += ": no smaller, since that has fewer weights, or cheaper ones, already"
-    print(json.dumps(found) if options.json else f"{path}: {amount(size)}{wer}")
+            rest += ": no smaller, since that has fewer weights, or cheaper ones, already"
+    print(json.dumps(found) if options.json else f"{path}: {amount(size)}{rest}")
     return 0

@@ -21,7 +21,7 @@ _IR, _OPSET = 8, 17
 def save(path: str | Path, params: Any, about: Mapping[str, str] | None = None, *, overwrite: bool = False) -> Path:
     """Writes a tree of float arrays as an ONNX model, whole or not at all; factors are multiplied out."""
     flat = trees.flatten(params)
-    graph = b"".join(_graph({name: _dense(leaf) for name, leaf in flat.items()}))
+    graph = b"".join(_graph({name: trees.dense(leaf) for name, leaf in flat.items()}))
     model = _number(1, _IR) + _text(2, "csp") + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, _OPSET))
     model += b"".join(_bytes(14, _text(1, key) + _text(2, value)) for key, value in (about or {}).items())
     writing.atomically(Path(path), [model], overwrite)
@@ -54,13 +54,6 @@ def quantised_product(codes: np.ndarray) -> bytes:
 def _value(name: str, shape: tuple[int, ...]) -> bytes:
     sizes = b"".join(_bytes(1, _number(1, n)) for n in shape)
     return _text(1, name) + _bytes(2, _bytes(1, _number(1, _TYPES["f32"]) + _bytes(2, sizes)))
-
-
-def _dense(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, tuple):
-        u, v = map(np.asarray, leaf)
-        return u @ v
-    return np.asarray(leaf)
 
 
 def _graph(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes]:

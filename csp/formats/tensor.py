@@ -24,9 +24,6 @@ class Pair(NamedTuple):
     u: np.ndarray
     v: np.ndarray
 
-    def dense(self) -> np.ndarray:
-        return np.asarray(self.u @ self.v).astype(self.u.dtype)
-
 
 class Numbers(NamedTuple):
     """What is stored of a matrix, for whoever multiplies by it without making it dense.

@@ -57,9 +57,12 @@ def fill(like: Any, flat: Mapping[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def dense(w: Any) -> Any:
-    """An array as it is; factors multiplied out."""
-    return w.dense() if isinstance(w, Pair) else w
+def dense(leaf: Any) -> np.ndarray:
+    """An array; factors multiplied out."""
+    if isinstance(leaf, tuple):
+        u, v = map(np.asarray, leaf)
+        return (u @ v).astype(u.dtype)
+    return np.asarray(leaf)
 
 
 def _is_pair(shape: tuple) -> bool:

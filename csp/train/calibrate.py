@@ -74,7 +74,10 @@ def prune(model: Model, params: Any, batches: Sequence[Any], criterion: str, rul
 def factor(
     model: Model, params: Any, batches: Sequence[Any], criterion: str, saving: float, norms: dict[str, float] | None
 ) -> tuple[Any, dict[str, float]]:
-    """The next rung of a ladder: factors that save this fraction of the bytes, and the norms for the rung after it."""
+    """The next rung of a ladder: factors that save this fraction of the bytes, and the norms for the rung after it.
+
+    `check_saving` has let the fraction pass.
+    """
     if criterion == "fisher":
         gram = dict(named_leaves(_rows(_gradients(model, params, batches).fisher)))
     elif criterion in GRAMS:
@@ -85,7 +88,6 @@ def factor(
     else:
         others = ", ".join(("magnitude", "fisher", *GRAMS))
         raise ConfigError(f"sparsity.metric {criterion!r} says nothing of directions: {others} do")
-    check_saving(params, saving)
     params, _, norms = lowrank.descend(params, 1 - saving, gram=gram, norms=norms)
     return params, norms
 
