@@ -8,6 +8,7 @@ output, 75 stopped early, can be resumed, 130 interrupted where nothing is to be
 import argparse
 import errno
 import importlib
+import importlib.metadata
 import logging
 import os
 import sys
@@ -35,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given and given[0] in COMMANDS else None
     module = importlib.import_module(f"csp.cli.{name}") if name else None
-    parser = argparse.ArgumentParser(prog="csp", description="Sparse speech models, in small files.")
+    parser = argparse.ArgumentParser(
+        prog="csp",
+        description="Sparse speech models, in small files.",
+        epilog="Begin with: csp train configs/digits.toml. Every command has examples: csp COMMAND --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"csp {importlib.metadata.version('csp-jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for other, line in COMMANDS.items():
         command = commands.add_parser(other, help=line, description=line)

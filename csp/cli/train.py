@@ -1,8 +1,9 @@
-"""Trains a sparse recogniser from a config, and delivers it as a file with a report.
+"""Trains a sparse recogniser, or a language model, from a config, and delivers it as a file with a report.
 
   csp train configs/digits.toml
   csp train configs/digits.toml --out runs/a --sparsity.structure 6:128 --train.seed 1
   csp train --resume --out runs/a
+  csp train configs/digits.toml --keys         # the config in full, and what each key means
 
 Any key of the config can be replaced: --section.key VALUE. Ctrl-C finishes the step, saves, and exits with 75.
 """
@@ -21,11 +22,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; runs/NAME by default")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run directory")
     parser.add_argument("--strict", action="store_true", help="a damaged checkpoint is an error")
+    parser.add_argument("--keys", action="store_true", help="print the config in full, every key explained, and end")
 
 
 def run(options: argparse.Namespace) -> int:
     from csp.train import report, session
 
+    if options.keys:
+        print(_explained(options), end="")
+        return 0
     found = session.train(
         options.config,
         options.out,
@@ -50,6 +55,13 @@ def run(options: argparse.Namespace) -> int:
     print("  " + (use if "examples" in found else f"csp bench {out / found['file']}"))
     print(f"  {_smaller(options, out, found)}")
     return 0
+
+
+def _explained(options: argparse.Namespace) -> str:
+    from csp.train import config
+
+    read = config.read(options.config, options.overrides) if options.config else config.whole({})
+    return config.as_toml(read, explained=True)
 
 
 def _smaller(options: argparse.Namespace, out: Path, found: dict[str, Any]) -> str:

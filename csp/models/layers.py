@@ -1,6 +1,7 @@
 """The small parts of which models are made; every matrix is stored [in, out], and may be two factors."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -41,7 +42,14 @@ def product(module: nnx.Module, name: str, x: Array) -> Array:
     """x W for the matrix of this name, or (x U) V if it is two factors."""
     see(module, name, x)
     w: Any = getattr(module, name).get_value()
-    return lowrank.apply(x, jax.tree.map(lambda part: part.astype(x.dtype), w))
+    return times(x, jax.tree.map(lambda part: part.astype(x.dtype), w))
+
+
+def times(x: Array, w: Array | lowrank.Factors) -> Array:
+    """x W over the last axis; of rows, since XLA's CPU backend differentiates batches of matrices more slowly."""
+    *rows, n_in = x.shape
+    y = lowrank.apply(x.reshape(math.prod(rows), n_in), w)
+    return y.reshape(*rows, y.shape[1])
 
 
 class Linear(nnx.Module):

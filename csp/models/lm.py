@@ -13,7 +13,7 @@ from csp import lowrank
 from csp.models import functional
 from csp.models.attention import Attention, FeedForward
 from csp.models.beam import Fusion
-from csp.models.layers import Embedding, Linear, Norm
+from csp.models.layers import Embedding, Linear, Norm, times
 from csp.models.lstm import LSTM
 from csp.rules import path_name
 
@@ -26,17 +26,17 @@ class LMConfig:
 
     Args:
       network: "transformer" or "lstm".
-      layers: of it.
-      width: of each.
-      heads: of attention.
+      layers: how many.
+      width: of each layer.
+      heads: of the attention of each layer.
       hidden: width of a feed-forward network; 0 for four times `width`.
       positions: "rotary", or "learned" ones.
       context: labels that a sentence can have with learned positions.
       tied: the output is the embedding, transposed.
       dtype: "float32" or "bfloat16", of what is computed; parameters are float32.
       left_heads: how many heads each layer has, in a model from which some were removed.
-      left_hidden: likewise, the width of each feed-forward network.
-      ranks: of the matrices that are two factors, by path.
+      left_hidden: the width of each layer's feed-forward network, likewise.
+      ranks: those of the matrices that are two factors, by path.
     """
 
     network: str = "transformer"
@@ -116,7 +116,7 @@ class LanguageModel(nnx.Module):
 
     def _labels(self, x: Array) -> Array:
         x = self.norm(x)
-        logits = x @ self.embedding.embedding[...].astype(x.dtype).T if self.output is None else self.output(x)
+        logits = times(x, self.embedding.embedding[...].astype(x.dtype).T) if self.output is None else self.output(x)
         return logits.astype(jnp.float32)
 
 

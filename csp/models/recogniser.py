@@ -27,8 +27,8 @@ class ModelConfig:
       stack: frames of features that stand side by side.
       reduce_after: the layer after which pairs of frames become one; 0 for none.
       predictor: width of the transducer's predictor.
-      joint: width of its joint network.
-      heads: of attention.
+      joint: width of the transducer's joint network.
+      heads: of a Conformer's attention.
       kernel: frames that a Conformer's convolution sees.
       streaming: a Conformer that sees the past and its own chunk only; LSTMs always stream.
       chunk: frames of a streaming Conformer's chunk.

@@ -10,7 +10,9 @@ from csp.models.lm import LMConfig
 from csp.models.recogniser import ModelConfig
 from csp.train.limits import GIVEN, check, is_fixed
 from csp.train.plain import ConfigError as ConfigError
-from csp.train.plain import as_plain, build, put, toml, value_of
+from csp.train.plain import as_plain as as_plain
+from csp.train.plain import as_toml as as_toml
+from csp.train.plain import build, put, value_of
 
 VERSION = 1
 MODELS = {"recogniser": ModelConfig, "lm": LMConfig}  # what [model] says, for each kind
@@ -22,8 +24,8 @@ class Data:
 
     Args:
       train: manifest or LibriSpeech folder; or a text, one sentence a line, which may be compressed (.gz, .xz, .bz2).
-      valid: likewise; the split `valid_split` of `train` by default.
-      test: likewise.
+      valid: likewise, to choose by; the split `valid_split` of `train` by default.
+      test: likewise, to be judged by in the end.
       train_split, valid_split, test_split: which split of a manifest, or which "a,b"; "" for all of it. The test may
         have no recording that is trained on.
       synth: a grammar, "digits" or "commands": speak a corpus of `count` utterances in place of all that.
@@ -33,7 +35,7 @@ class Data:
       length: labels of a row into which sentences are packed.
       most: sentences, evenly chosen, by which a language model is judged and tested; 0 for all.
       upper, keep: the normalisation of transcripts, see `csp.speech.tokens`.
-      shortest, longest: seconds; others are left out and counted.
+      shortest, longest: seconds of a recording; others are left out and counted.
       broken: the share of recordings that may be unreadable before training stops.
       buckets: how many lengths a batch can have; each is compiled once.
       speed: slowest and fastest of a random change of speed; empty for none.
@@ -78,9 +80,9 @@ class Features:
 
     Args:
       rate: samples a second; of features that are given, frames.
-      bins: of each frame.
-      window: seconds.
-      hop: seconds.
+      bins: mel bands of each frame.
+      window: of a frame, in seconds.
+      hop: seconds between two frames.
       given: the manifest names .npy files of features, [frames, bins], in place of recordings.
     """
 
@@ -98,25 +100,25 @@ class Train:
     Args:
       steps: accepted updates in all.
       seed: of the parameters, the order of the data and everything random.
-      batch: utterances.
-      learning_rate: its highest value.
-      warmup: fraction of the steps.
-      weight_decay: decoupled.
-      beta1: of the average of the gradients.
+      batch: utterances, or rows of text.
+      learning_rate: the highest, after the warm-up; a cosine leads from there to zero.
+      warmup: the fraction of the steps in which the learning rate rises.
+      weight_decay: of AdamW, decoupled.
+      beta1: how much of the average of the gradients a step keeps.
       clip: the largest norm of a gradient; 0 for any.
       accumulate: parts in which a batch is computed.
       ema: the decay of an average of the parameters, which is then what is exported; 0 for none.
-      checkpoint_every: steps.
+      checkpoint_every: steps between two checkpoints.
       keep: how many checkpoints stay.
-      evaluate_every: steps; 0 for the end only.
+      evaluate_every: steps between two looks at the validation data; 0 for the end only.
       patience: evaluations without a better one after which training stops, once its budget is met; 0 for never.
       spike: a loss this many times the usual is not followed; after a projection of most weights that is learned anew.
       bad_steps: so many refused steps in a row bring the last checkpoint back, at half the learning rate.
       retries: how often they may, before training gives up.
       init: a model file to start from, with its vocabulary and normalisation.
       teacher: a model file whose frame by frame labels are followed too.
-      teacher_weight: how much.
-      devices: over which a batch is split; 0 for all.
+      teacher_weight: how much, between 0 and 1.
+      devices: how many share a batch; 0 for all.
       shard: split large parameters over the devices too.
       tensorboard: write the metrics for TensorBoard too; needs tensorboardX.
       distributed: this is one of several processes, see `csp.train.mesh.join`.
@@ -160,15 +162,21 @@ class RuleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-    """What becomes zero. See `csp.methods` for `method` and its `options`; `targets` gives a file for each.
+    """What becomes zero.
 
-    `structure` is "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
-    of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
-    The schedule, "" of the method's own, is "cubic", "linear" or "one_shot" between the same steps.
-    The metric "" is the method's choice: "adam" of compressed sensing, "magnitude" of most others.
-    The budget is "uniform", "erk", "global" or "lamp"; or "init", with the method "static": the zeros of `train.init`.
-    The method "dense" prunes nothing. "calibrated" prunes a language model by what `options.batches` of data say of its
-    weights (see `csp.train.calibrate`), in `options.rungs` steps, and trains what is left after each.
+    Args:
+      method: one of `csp.methods`, or "dense", which prunes nothing. "calibrated" prunes a language model by what
+        `options.batches` of data say of its weights (see `csp.train.calibrate`), in `options.rungs` steps, and trains
+        what is left after each.
+      target: the share of zeros, between 0 and 1; a structure such as "12:128" has its own.
+      targets: several, ascending, with a finished file at each.
+      structure: "entries", "12:128", "blocks 16x1", "rows", "columns", "heads 4" or "rank"; or "hidden" for the units
+        of feed-forward networks, "attention 4" for the heads of four-headed attention, which are removed from the file.
+      metric: "" is the method's choice: "adam" of compressed sensing, "magnitude" of most others.
+      schedule: "cubic", "linear" or "one_shot" between the method's steps; "" is the method's own.
+      budget: "uniform", "erk", "global" or "lamp"; or "init", with the method "static": the zeros of `train.init`.
+      options: of the method, see `csp.methods`: `{ end = 0.5, regrow = 0.3 }` of "gradual".
+      rules: by path, the first that matches wins: [[sparsity.rules]] with `pattern`, `structure`, `target`, `metric`.
     """
 
     method: str = "compressed_sensing"
@@ -188,7 +196,13 @@ class Sparsity:
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """How words are found, and how the finished model is stored."""
+    """How words are found, and how the finished model is stored.
+
+    Args:
+      beam: hypotheses of the search; 1 takes the best label of each frame.
+      values: of the file: "f32", "bf16", "f16", "int8" or "int4".
+      codec: "auto", the smallest, or one of `csp.formats`.
+    """
 
     beam: int = 1
     values: str = "int8"
@@ -197,7 +211,14 @@ class Decode:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """`kind` is "recogniser" or "lm"; `model` is what `MODELS` has for it; `sweep` the grids of `csp sweep`."""
+    """All of it; `model` is what `MODELS` has for its kind.
+
+    Args:
+      version: of the keys.
+      kind: "recogniser" or "lm", a language model.
+      name: of the run directory and the model.
+      sweep: the grids of `csp sweep`: [[sweep]] with a list of values for each key.
+    """
 
     version: int = VERSION
     kind: str = "recogniser"
@@ -275,14 +296,3 @@ def whole(given: Mapping[str, Any]) -> Config:
         raise ConfigError(f"kind {kind!r} is none of {', '.join(MODELS)}")
     others = {key: value for key, value in given.items() if key != "model"}
     return dataclasses.replace(build(Config, others, ""), model=value_of(MODELS[kind], given.get("model", {}), "model"))
-
-
-def as_toml(config: Config) -> str:
-    """The config in full, as `read` reads it."""
-    plain, lines = as_plain(config), []
-    lines += [f"{key} = {toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
-    for section, values in plain.items():
-        if isinstance(values, dict):
-            lines += ["", f"[{section}]"]
-            lines += [f"{key} = {toml(value)}" for key, value in values.items() if value is not None]
-    return "\n".join(lines) + "\n"

@@ -2,9 +2,12 @@
 
 import dataclasses
 import difflib
+import inspect
 import json
+import re
+import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -67,6 +70,36 @@ def put(given: dict[str, Any], key: str, value: str) -> None:
         at[last] = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         at[last] = value
+
+
+def as_toml(config: Any, explained: bool = False) -> str:
+    """A config in full; or with what every key means, and with the keys that have no value."""
+    sections = {name: values for name, values in as_plain(config).items() if isinstance(values, dict)}
+    lines = _section(config, explained, without=sections)
+    for name in sections:
+        lines += ["", f"[{name}]", *_section(getattr(config, name), explained)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(config: Any, explained: bool, without: Collection[str] = ()) -> list[str]:
+    means, lines = meanings(type(config)) if explained else {}, []
+    for key, value in as_plain(config).items():
+        if key in without:
+            continue
+        lines += textwrap.wrap(means.get(key, ""), 120, initial_indent="# ", subsequent_indent="#   ")
+        if value is not None:
+            lines.append(f"{key} = {toml(value)}")
+        elif explained:
+            lines.append(f"# {key} =")
+    return lines
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """What the docstring says of each field, under "Args:"; of several that share a line, to the first."""
+    _, _, listed = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
+    items = re.split(r"^  (?=\w)", listed, flags=re.MULTILINE)[1:]
+    names_and_texts = (item.partition(": ") for item in items)
+    return {names.split(",")[0]: " ".join(text.split()) for names, _, text in names_and_texts}
 
 
 def toml(value: Any) -> str:

@@ -6,7 +6,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from csp.train import ConfigError, config, pruning
+from csp import cli
+from csp.train import ConfigError, config, plain, pruning
 from csp.train.config import Config
 
 
@@ -22,6 +23,25 @@ def test_it_comes_back_as_it_was_written(recipe, tmp_path):
     again = put(tmp_path, config.as_toml(read))
     assert config.read(again) == read
     assert read.sparsity.rules[0].pattern == "ctc/.*"
+
+
+@pytest.mark.parametrize("name", ["digits.toml", "lm.toml", "lm_grid_novels.toml"])
+def test_the_config_in_full_explains_every_key_and_is_that_config(name, pytestconfig, tmp_path, capsys):
+    path = pytestconfig.rootpath / "configs" / name
+    assert cli.main(["train", str(path), "--keys", "--train.steps", "7"]) == 0
+    said = capsys.readouterr().out
+    read = config.read(put(tmp_path, said))
+    assert read == config.read(path, [("train.steps", "7")])
+    for meaning in plain.meanings(config.Train).values():
+        assert meaning in said.replace("\n#  ", "")
+
+
+def test_every_field_has_a_meaning_or_shares_the_one_above():
+    shared = {"valid_split", "test_split", "pieces", "keep", "longest"}  # of Data
+    sections = set(config.MODELS.values()) | {type(getattr(Config(), f.name)) for f in dataclasses.fields(Config)}
+    for kind in (Config, *filter(dataclasses.is_dataclass, sections)):
+        own = {f.name for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(getattr(kind(), f.name))}
+        assert own - (shared if kind is config.Data else set()) == set(plain.meanings(kind)), kind
 
 
 def test_the_command_line_wins(recipe):
