@@ -3,8 +3,9 @@
 First the grid, or as much of it as there is time for: csp sweep configs/lm_grid.toml --out runs/lm_grid. Of its models
 three things are asked, each of pairs that differ in nothing else: is a criterion better than magnitude, are four rungs
 better than one, compressed sensing better than pruning by magnitude at once and training on? The difference is that of
-nats per word, its interval a paired bootstrap over the test's sentences. The time of a label is measured anew, of all
-models in turns, and drawn with the sizes beside the JSON.
+nats per word, its interval a paired bootstrap over the test's sentences; what a model's sentences cost stays beside it.
+The time of a label is measured anew, of all models in turns, and drawn with the sizes beside the JSON, where all cells
+stand as tables too.
 """
 
 import argparse
@@ -12,11 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from _grid_tables import tables
 from _timing import save, show
 
 from csp.runtime import lmbench
 from csp.train import config, kinds, language, plots
 from csp.train.perplexity import Surprise, difference
+from csp.train.text import Sentences
 
 ONE = ("structure", "sparsity", "metric", "method", "rungs", "steps", "seed")
 TURNS = 5
@@ -38,13 +42,14 @@ def main() -> None:
     folders = {key: grid / record["folder"] for key, (record, grid) in found.items()}
     surprises, latencies = _scored(folders), _timed(folders)
     records = [
-        record | {"trained": record["command"]} | _answers(key, surprises) | latencies[key]
+        record | {"trained": record["command"]} | _asked(folders[key]) | _answers(key, surprises) | latencies[key]
         for key, (record, _) in found.items()
     ]
     records.sort(key=lambda one: (one["structure"], one["sparsity"], one["steps"], one["perplexity"]))
     columns = [*ONE, "bytes", "label_us", "perplexity"]
     show(records, [*columns, *(f"less_than_{name}" for name in QUESTIONS)])
     save(records, chosen.out)
+    chosen.out.with_suffix(".md").write_text(tables(json.loads(chosen.out.read_text())))
     drawn = [plots.Finished(folders[key], _report(folders[key], latencies[key])) for key in found]
     print(f"wrote {plots.surprise(drawn, chosen.out.with_suffix('.png'))}")
 
@@ -65,12 +70,26 @@ def _scored(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], Surpr
     read = config.read(first / "config.toml")
     data = kinds.of(read).prepare(read, first)
     task = language.Language(read, data.inputs)
-    return {key: task.score(folder / "model.safetensors", data.test) for key, folder in folders.items()}
+    return {key: _surprise(task, folder, data.test) for key, folder in folders.items()}
+
+
+def _surprise(task: language.Language, folder: Path, test: Sentences) -> Surprise:
+    """By a model's file; kept beside it, for the next time."""
+    model, kept = folder / "model.safetensors", folder / "nats.npy"
+    if not kept.exists() or kept.stat().st_mtime < model.stat().st_mtime:
+        np.save(kept, task.score(model, test).nats)
+    labels = len(test.labels) + len(test)
+    return Surprise(np.load(kept), test.words, labels, int(test.characters.sum()))
 
 
 def _timed(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], dict[str, float]]:
     turns = [{key: lmbench.latency(at / "model.safetensors") for key, at in folders.items()} for _ in range(TURNS)]
     return {key: {"label_us": min(turn[key] for turn in turns)} for key in folders}
+
+
+def _asked(folder: Path) -> dict[str, Any]:
+    read = config.read(folder / "config.toml")
+    return {"target": read.sparsity.target, "learning_rate": read.train.learning_rate}
 
 
 def _report(folder: Path, latency: dict[str, float]) -> dict[str, Any]:
