@@ -104,7 +104,7 @@ def surprise(runs: Sequence[Finished], path: Path) -> Path:
     worst = _FAR * min(model["perplexity"] for _, model in models)
     shown = [(config, model) for config, model in models if model["perplexity"] <= worst]
     beyond, models = len(models) - len(shown), shown
-    figure, (by_size, by_time) = _figure(2, 4.4)
+    figure, (by_size, by_time) = _figure(2, 4.8)
     structures = sorted({model["structure"] for _, model in models})
     ways = sorted({_way(*one) for one in models})
     forms = dict(zip(ways, _FORMS * len(ways), strict=False))
@@ -134,7 +134,7 @@ def surprise(runs: Sequence[Finished], path: Path) -> Path:
     for name, form in forms.items():
         by_time.plot([], [], form, color="grey", label=name, linestyle="")
     for axes in (by_size, by_time):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return _save(figure, path)
 
 
