@@ -58,9 +58,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _explained(options: argparse.Namespace) -> str:
+    """Of the file or the run directory that is named, or what stands where a config says nothing."""
     from csp.train import config
 
-    read = config.read(options.config, options.overrides) if options.config else config.whole({})
+    path, given = options.config or (options.out and options.out / "config.toml"), dict[str, Any]()
+    for key, value in options.overrides:
+        config.put(given, key, value)
+    read = config.read(path, options.overrides) if path else config.whole(given)
     return config.as_toml(read, explained=True)
 
 

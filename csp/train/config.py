@@ -12,7 +12,8 @@ from csp.train.limits import GIVEN, check, is_fixed
 from csp.train.plain import ConfigError as ConfigError
 from csp.train.plain import as_plain as as_plain
 from csp.train.plain import as_toml as as_toml
-from csp.train.plain import build, put, value_of
+from csp.train.plain import build, value_of
+from csp.train.plain import put as put
 
 VERSION = 1
 MODELS = {"recogniser": ModelConfig, "lm": LMConfig}  # what [model] says, for each kind

@@ -36,6 +36,16 @@ def test_the_config_in_full_explains_every_key_and_is_that_config(name, pytestco
         assert meaning in said.replace("\n#  ", "")
 
 
+def test_the_config_in_full_of_a_run_and_of_nothing(recipe, tmp_path, capsys):
+    put(tmp_path, config.as_toml(config.read(recipe)))
+    (tmp_path / "c.toml").rename(tmp_path / "config.toml")
+    assert cli.main(["train", "--out", str(tmp_path), "--keys"]) == 0
+    assert config.read(put(tmp_path, capsys.readouterr().out)) == config.read(recipe)
+    assert cli.main(["train", "--keys", "--train.steps", "7"]) == 0
+    assert "\nsteps = 7\n" in capsys.readouterr().out
+    assert cli.main(["train", "--out", str(tmp_path / "none"), "--keys"]) == 2
+
+
 def test_every_field_has_a_meaning_or_shares_the_one_above():
     shared = {"valid_split", "test_split", "pieces", "keep", "longest"}  # of Data
     sections = set(config.MODELS.values()) | {type(getattr(Config(), f.name)) for f in dataclasses.fields(Config)}
