@@ -18,7 +18,7 @@ from _grid_tables import tables
 from _timing import save, show
 
 from csp.runtime import lmbench
-from csp.train import config, kinds, language, plots
+from csp.train import config, kinds, language, perplexity, plots
 from csp.train.perplexity import Surprise, difference
 from csp.train.text import Sentences
 
@@ -78,8 +78,7 @@ def _surprise(task: language.Language, folder: Path, test: Sentences) -> Surpris
     model, kept = folder / "model.safetensors", folder / "nats.npy"
     if not kept.exists() or kept.stat().st_mtime < model.stat().st_mtime:
         np.save(kept, task.score(model, test).nats)
-    labels = len(test.labels) + len(test)
-    return Surprise(np.load(kept), test.words, labels, int(test.characters.sum()))
+    return perplexity.of(np.load(kept), test)
 
 
 def _timed(folders: dict[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], dict[str, float]]:

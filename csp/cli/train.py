@@ -61,11 +61,13 @@ def _explained(options: argparse.Namespace) -> str:
     """Of the file or the run directory that is named, or what stands where a config says nothing."""
     from csp.train import config
 
-    path, given = options.config or (options.out and options.out / "config.toml"), dict[str, Any]()
+    path = options.config or (options.out and options.out / "config.toml")
+    if path:
+        return config.as_toml(config.read(path, options.overrides), explained=True)
+    given: dict[str, Any] = {}
     for key, value in options.overrides:
         config.put(given, key, value)
-    read = config.read(path, options.overrides) if path else config.whole(given)
-    return config.as_toml(read, explained=True)
+    return config.as_toml(config.whole(given), explained=True)
 
 
 def _smaller(options: argparse.Namespace, out: Path, found: dict[str, Any]) -> str:

@@ -48,6 +48,11 @@ def measure(
     for own, batch in text.in_order(sentences, size, length):
         found = np.asarray(losses(params, batch), np.float64)
         np.add.at(nats, own[np.arange(size)[:, None], batch.documents], found)
+    return of(nats, sentences)
+
+
+def of(nats: np.ndarray, sentences: Sentences) -> Surprise:
+    """What these sentences cost, if each costs so much."""
     labels = len(sentences.labels) + len(sentences)
     return Surprise(nats, sentences.words, labels, int(sentences.characters.sum()))
 

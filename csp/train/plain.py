@@ -7,7 +7,7 @@ import json
 import re
 import textwrap
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -74,18 +74,17 @@ def put(given: dict[str, Any], key: str, value: str) -> None:
 
 def as_toml(config: Any, explained: bool = False) -> str:
     """A config in full; or with what every key means, and with the keys that have no value."""
-    sections = {name: values for name, values in as_plain(config).items() if isinstance(values, dict)}
-    lines = _section(config, explained, without=sections)
-    for name in sections:
-        lines += ["", f"[{name}]", *_section(getattr(config, name), explained)]
+    plain = as_plain(config)
+    lines = _section(type(config), {key: x for key, x in plain.items() if not isinstance(x, dict)}, explained)
+    for name, values in plain.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{name}]", *_section(type(getattr(config, name)), values, explained)]
     return "\n".join(lines) + "\n"
 
 
-def _section(config: Any, explained: bool, without: Collection[str] = ()) -> list[str]:
-    means, lines = meanings(type(config)) if explained else {}, []
-    for key, value in as_plain(config).items():
-        if key in without:
-            continue
+def _section(kind: type, values: Mapping[str, Any], explained: bool) -> list[str]:
+    means, lines = meanings(kind) if explained else {}, []
+    for key, value in values.items():
         lines += textwrap.wrap(means.get(key, ""), 120, initial_indent="# ", subsequent_indent="#   ")
         if value is not None:
             lines.append(f"{key} = {toml(value)}")
