@@ -77,7 +77,9 @@ def _surprise(task: language.Language, folder: Path, test: Sentences) -> Surpris
     """By a model's file; kept beside it, for the next time."""
     model, kept = folder / "model.safetensors", folder / "nats.npy"
     if not kept.exists() or kept.stat().st_mtime < model.stat().st_mtime:
-        np.save(kept, task.score(model, test).nats)
+        part = kept.with_suffix(".part.npy")
+        np.save(part, task.score(model, test).nats)
+        part.replace(kept)
     return perplexity.of(np.load(kept), test)
 
 

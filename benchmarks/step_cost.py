@@ -3,6 +3,9 @@ machine.
 
 Targets: an ordinary step <= 1.10 (primal) and <= 1.35 (dual), a refresh <= 6 and below 1.5 on average, after the freeze
 <= 1.05, and no more temporary memory than one parameter array.
+
+*shadow* is what any dual iterate needs, as a program of its own: one more array that moves, and weights that land on
+it, nothing chosen and nothing projected.
 """
 
 import jax
@@ -16,6 +19,7 @@ from csp.state import SparsifyState
 
 STEPS = 100_000
 ADAMW = optax.adamw(1e-3)
+SHADOW = "shadow"
 METHODS = {
     "gradual": methods.gradual(STEPS),
     "compressed_sensing": methods.compressed_sensing(STEPS),
@@ -41,7 +45,10 @@ def _records(shapes: list[tuple[int, int]], repeats: int) -> list[dict]:
     gradients = {name: jax.random.normal(jax.random.key(99), p.shape) for name, p in params.items()}
     size = sum(p.size for p in params.values())
     largest = max(p.nbytes for p in params.values())
-    cases = {("plain", "adamw"): _Run(ADAMW, params, gradients)}
+    cases = {
+        ("plain", "adamw"): _Run(ADAMW, params, gradients),
+        (SHADOW, "ordinary"): _Run(_shadow(ADAMW), params, gradients),
+    }
     for name, method in METHODS.items():
         tx = csp.sparsify(ADAMW, Rule(".*", structures.entries(), sparsity=0.9), method=method)
         *_, refresh, end = method.clock.times
@@ -73,8 +80,23 @@ def _average(name: str, ratios: dict) -> float:
 
 
 def _target(name: str, when: str) -> float | str:
-    ordinary = 1.35 if name == "compressed_sensing" else 1.10
+    ordinary = 1.35 if name in ("compressed_sensing", SHADOW) else 1.10
     return {"ordinary": ordinary, "refresh": 6.0, "settled": 1.05}.get(when, "")
+
+
+def _shadow(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Gradients move another array than the weights, and these follow it."""
+
+    def init(params):
+        return jax.tree.map(jnp.copy, params), inner.init(params)
+
+    def update(gradients, state, params=None):
+        shadow, inner_state = state
+        updates, inner_state = inner.update(gradients, inner_state, shadow)
+        shadow = optax.apply_updates(shadow, updates)
+        return jax.tree.map(jnp.subtract, shadow, params), (shadow, inner_state)
+
+    return optax.GradientTransformation(init, update)
 
 
 class _Run:

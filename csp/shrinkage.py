@@ -46,9 +46,11 @@ def firm(w: jax.Array, t: jax.typing.ArrayLike, gamma: float) -> jax.Array:
     t = jnp.asarray(t, x.dtype)
     if gamma == 1:
         return _settle(jnp.where(jnp.abs(x) <= t, 0, x), w)
-    shrunk = x - jnp.clip(x, -t, t)
-    steep = shrunk if math.isinf(gamma) else shrunk * (gamma / (gamma - 1))
-    return _settle(jnp.where(jnp.abs(steep) < jnp.abs(x), steep, x), w)
+    size = jnp.abs(x)
+    beyond = jnp.maximum(size - t, 0)
+    shrunk = beyond if math.isinf(gamma) else jnp.minimum(size, beyond * (gamma / (gamma - 1)))
+    shrunk = shrunk.astype(jnp.asarray(w).dtype)
+    return jnp.where(x < 0, 0 - shrunk, shrunk)  # 0 - 0 is +0.0
 
 
 def hard(w: jax.Array, keep: jax.Array) -> jax.Array:

@@ -128,7 +128,8 @@ def _encoded(ratio: jax.Array) -> jax.Array:
 
 def _decoded(code: jax.Array) -> jax.Array:
     """The ratio; something harmless for 0."""
-    return lax.bitcast_convert_type(_ONE + ((code.astype(jnp.int32) - 1) << _LEFT_OUT), jnp.float32)
+    first = _ONE - (1 << _LEFT_OUT)  # what 0 stands for
+    return lax.bitcast_convert_type((code.astype(jnp.int32) << _LEFT_OUT) + first, jnp.float32)
 
 
 def _projected(view: View, v: jax.Array, inverse_root: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
