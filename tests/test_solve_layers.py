@@ -55,6 +55,22 @@ def test_least_squares_on_support_takes_a_singular_gram():
     assert not z[~keep].any()
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.55, 0.9])
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
+def test_least_squares_in_float32_is_the_best_without_large_weights_of_few_different_inputs(share, noise):
+    rng = np.random.default_rng(3)
+    seen = rng.normal(size=(28, 64))[rng.integers(28, size=2000)] + noise * rng.normal(size=(2000, 64))
+    gram, w = (seen.T @ seen / 2000).astype(np.float32), rng.normal(size=(64, 16)).astype(np.float32)
+    keep = rng.uniform(size=w.shape) < share
+    z = np.asarray(solve.least_squares_on_support(gram, w, keep), float)
+    best = np.zeros_like(z)
+    for j, inside in enumerate(keep.T):
+        best[inside, j] = np.linalg.lstsq(seen[:, inside], seen @ w[:, j], rcond=1e-6)[0]
+    error, least, all_ = (np.sum((seen @ (x - w)) ** 2) for x in (z, best, np.zeros_like(z)))
+    assert error <= 1.15 * least + 1e-4 * all_
+    assert np.abs(z).max() < 20 * np.abs(w).max()
+
+
 def test_admm_on_a_convex_set_is_exact():
     gram, w = layer(size=20)
     keep = np.random.default_rng(1).uniform(size=w.shape) < 0.5

@@ -25,7 +25,10 @@ _PRESS = 1e-2, 1.0  # trimmed ISTA's penalty, from and to, in units of the root 
 def least_squares_on_support(gram: ArrayLike, target: ArrayLike, keep: ArrayLike, steps: int = 100) -> jax.Array:
     r"""Solve $\min_Z \tfrac12 \mathrm{tr}((Z - W)^T G (Z - W))$ with Z zero outside `keep`.
 
-    Conjugate gradients, all columns at once, preconditioned by the diagonal of G. G may be singular.
+    Conjugate gradients, all columns at once, preconditioned by the diagonal of G, to which as much of itself is added
+    as rounding may be wrong by. So G may be singular, as where a layer has seen fewer different inputs than it has
+    weights a column: what G says nothing of stays near W, where a direction that only rounding has made cheap would be
+    followed to weights in the thousands.
 
     Args:
       gram: G [in, in], positive semi-definite.
@@ -47,7 +50,9 @@ def least_squares_on_support(gram: ArrayLike, target: ArrayLike, keep: ArrayLike
 @jax.jit
 def _conjugate_gradients(gram, target, keep, steps):
     with jax.default_matmul_precision("highest"):
-        inverse = _ratio(1, jnp.diag(gram))[:, None]
+        size = jnp.diag(gram)
+        gram = gram + len(gram) * jnp.finfo(gram.dtype).eps * jnp.diag(size)
+        inverse = _ratio(1, size)[:, None]
         z = jnp.where(keep, target, 0)
         r = jnp.where(keep, gram @ (target - z), 0)
         p = inverse * r
