@@ -62,7 +62,9 @@ class Model:
         with formats.open(path) as file:
             said = file.manifest.config
             if not isinstance(said, dict) or said.get("kind") != KIND:
-                raise ValueError(f"{path} holds no recogniser that csp trained: csp inspect {path} shows what it holds")
+                of_text = isinstance(said, dict) and said.get("kind") == "lm"
+                hint = f"it is for --lm {path}, and csp eval --text" if of_text else f"csp inspect {path} says what it is"
+                raise ValueError(f"{path} holds no recogniser that csp trained: {hint}")
             try:
                 self._read(said, Source(file, native.kernels(kernels), form))
             except (formats.FormatError, KeyError, AttributeError, TypeError, ValueError) as error:

@@ -66,6 +66,8 @@ def test_a_language_model_of_other_labels_is_refused_in_the_search(here, tmp_pat
     capsys.readouterr()
     assert main(["transcribe", str(here / "m.safetensors"), "--lm", str(here / "m.safetensors"), sound]) == 2
     assert "holds no language model" in capsys.readouterr().err
+    assert main(["eval", other, "--manifest", str(here / "m.tsv")]) == 2
+    assert "o.safetensors holds no recogniser that csp trained: it is for --lm" in capsys.readouterr().err
 
 
 def test_bench_of_a_language_model(here, capsys):
