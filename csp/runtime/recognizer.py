@@ -63,7 +63,9 @@ class Model:
             said = file.manifest.config
             if not isinstance(said, dict) or said.get("kind") != KIND:
                 of_text = isinstance(said, dict) and said.get("kind") == "lm"
-                hint = f"it is for --lm {path}, and csp eval --text" if of_text else f"csp inspect {path} says what it is"
+                hint = f"csp inspect {path} shows what it holds"
+                if of_text:
+                    hint = f"it is for --lm {path}, or csp eval --text"
                 raise ValueError(f"{path} holds no recogniser that csp trained: {hint}")
             try:
                 self._read(said, Source(file, native.kernels(kernels), form))
