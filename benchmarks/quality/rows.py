@@ -100,7 +100,6 @@ TRIALS: dict[str, list[Setting]] = {
         _options(freeze=0.75),
         _options(full=0.7, freeze=0.8),
         _dual(pull=10.0),
-        _options(every=100),
     ),
 }
 ROWS: dict[str, Setting] = {
