@@ -33,15 +33,16 @@ def main() -> None:
     corpus = recognise.corpus_of(plain, chosen.manifest, "test")
     records, first = [], None
     for lm in chosen.lms:
-        found = tune.tune(chosen.recogniser, file_of(lm), chosen.manifest, "valid", BEAM, False, print)
+        model = file_of(lm)
+        found = tune.tune(chosen.recogniser, model, chosen.manifest, "valid", BEAM, False, print)
         weight, bonus = found["fused"]["weight"], found["fused"]["bonus"]
-        fused = Recognizer(plain.model, BEAM, fusion=Fusion(LanguageModel(file_of(lm)), weight, bonus))
+        fused = Recognizer(plain.model, BEAM, fusion=Fusion(LanguageModel(model), weight, bonus))
         heard = evaluate.listen(fused, corpus)
         first = heard if first is None else first
         summary = heard.summary()
         records.append(
-            {"lm": str(lm), "bytes": file_of(lm).stat().st_size, "weight": weight, "bonus": bonus}
-            | {"perplexity": language.read(file_of(lm), chosen.manifest, "test")["perplexity"]}
+            {"lm": str(lm), "bytes": model.stat().st_size, "weight": weight, "bonus": bonus}
+            | {"perplexity": language.read(model, chosen.manifest, "test")["perplexity"]}
             | {key: summary[key] for key in ("wer", "wer_low", "wer_high", "words", "rtf")}
             | {"valid_wer": found["fused"]["wer"], "valid_rescored": found["rescored"]["wer"]}
             | _less(heard, first)

@@ -51,7 +51,10 @@ def file_of(path: str | Path) -> Path:
 def kind_of(path: str | Path) -> str:
     """ "recogniser" or "lm"; nothing if csp did not train it."""
     with formats.open(path) as file:
-        said = file.manifest.config
+        return _kind(file.manifest.config)
+
+
+def _kind(said: Any) -> str:
     return said.get("kind", "") if isinstance(said, dict) else ""
 
 
@@ -61,11 +64,9 @@ class Model:
     def __init__(self, path: str | Path, kernels: str | None = None, form: str | None = None):
         with formats.open(path) as file:
             said = file.manifest.config
-            if not isinstance(said, dict) or said.get("kind") != KIND:
-                of_text = isinstance(said, dict) and said.get("kind") == "lm"
-                hint = f"csp inspect {path} shows what it holds"
-                if of_text:
-                    hint = f"it is for --lm {path}, or csp eval --text"
+            if (kind := _kind(said)) != KIND:
+                shown = f"csp inspect {path} shows what it holds"
+                hint = f"it is for --lm {path}, or csp eval --text" if kind == "lm" else shown
                 raise ValueError(f"{path} holds no recogniser that csp trained: {hint}")
             try:
                 self._read(said, Source(file, native.kernels(kernels), form))
