@@ -203,8 +203,10 @@ def _everything(like: Any, number: int, count: jax.Array, floor: jax.Array) -> K
 def _move(method: Method, view: View, gate: Gate, update: jax.Array, p: jax.Array) -> tuple[jax.Array, Any]:
     """The update that lands on prox(w + u), on exactly +0.0 for what is dead, and never on zero for what lives."""
     alive = _alive(method, view, gate)
+    if method.step is move:
+        return _landing(update, p, alive, gate.loose), view.memory.fast
     z, fast = method.step(view, wide(update), alive)
-    return _landing(jnp.where(alive, z, 0), update, p, held=alive & ~gate.loose), fast
+    return _landing(_towards(z, update, p), p, alive, gate.loose), fast
 
 
 def _alive(method: Method, view: View, gate: Gate) -> jax.Array:
@@ -217,17 +219,22 @@ def _alive(method: Method, view: View, gate: Gate) -> jax.Array:
     return alive if gate.keep is None else alive & view.entries(gate.keep)
 
 
-def _landing(new: jax.Array, update: jax.Array, p: jax.Array, held: jax.Array) -> jax.Array:
-    """u such that p + u, in the dtype of p, is `new`: exactly if that is zero, and not zero where `held`.
+def _towards(new: jax.Array, update: jax.Array, p: jax.Array) -> jax.Array:
+    """The update that moves p there."""
+    return (new - p.astype(new.dtype)).astype(jnp.promote_types(update.dtype, p.dtype))
+
+
+def _landing(u: jax.Array, p: jax.Array, alive: jax.Array, loose: jax.Array) -> jax.Array:
+    """u, but such that p + u is +0.0 for what is dead and, unless it is `loose`, not zero for what lives.
 
     `params != 0` is the only mask there is, so a weight of the support that would land on zero stops one rounding
     short, and never below the least normal number: what is smaller may be flushed to zero.
     """
-    dtype, info = jnp.promote_types(update.dtype, p.dtype), jnp.finfo(p.dtype)
-    w = p.astype(new.dtype)
-    u = (new - w).astype(dtype)
-    almost = w * float(info.eps) + jnp.where(w < 0, -float(info.tiny), float(info.tiny))
-    return jnp.where(held & ((p + u).astype(p.dtype) == 0), (almost - w).astype(dtype), u)
+    u, info = u.astype(jnp.promote_types(u.dtype, p.dtype)), jnp.finfo(p.dtype)
+    w = p.astype(u.dtype)
+    nowhere = jnp.where(loose, jnp.nan, 0).astype(p.dtype)  # where none may land: a choice of numbers, not of masks
+    short = w * (float(info.eps) - 1) + jnp.where(w < 0, -float(info.tiny), float(info.tiny)).astype(u.dtype)
+    return jnp.where(alive, jnp.where((p + u).astype(p.dtype) == nowhere, short, u), -w)
 
 
 def _move_rank(method: Method, target: Target, view: View, update: jax.Array, p: jax.Array):
@@ -241,4 +248,4 @@ def _move_rank(method: Method, target: Target, view: View, update: jax.Array, p:
     budget = with_budget(target, view._replace(progress=progress)).budget
     z = view.w + wide(update)
     new = lax.cond(refresh, lambda: project(z, budget, target.kept, progress), lambda: z)
-    return _landing(new, update, p, held=jnp.zeros((), bool)), ()
+    return _towards(new, update, p), ()

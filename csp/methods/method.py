@@ -39,8 +39,8 @@ class Clock(NamedTuple):
 
     def latest(self, count: jax.Array) -> jax.Array:
         """The last refresh at or before this step; -1 before the first."""
-        times = jnp.asarray((-1, *self.times), jnp.int32)
-        return times[jnp.searchsorted(times, count, side="right") - 1]
+        times = jnp.asarray(self.times, jnp.int32)
+        return jnp.max(jnp.where(times <= count, times, -1))
 
 
 class Memory(NamedTuple):
