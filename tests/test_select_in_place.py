@@ -32,10 +32,16 @@ def test_by_size_is_by_magnitudes(dtype, draw, shape, axes):
 
 @pytest.mark.parametrize(
     ("method", "inner", "most"),
-    [(methods.gradual(100), optax.sgd(0.1), 0.5), (methods.compressed_sensing(100), optax.adam(0.1), 2.4)],
+    [
+        (methods.gradual(100), optax.sgd(0.1), 0.5),
+        (methods.compressed_sensing(100), optax.adam(0.1), 1.2),
+        (methods.compressed_sensing(100, methods.trimmed()), optax.sgd(0.1), 1.2),
+        (methods.rigl(100), optax.sgd(0.1), 1.2),
+    ],
+    ids=["by size", "dual", "trimmed", "rigl"],
 )
-def test_a_refresh_needs_few_arrays(method, inner, most):
-    """Of several parameters no more than of one: by size none, in a metric worths and those of the dead."""
+def test_a_refresh_needs_one_array(method, inner, most):
+    """Of several parameters no more than of one: by size none, else worths, and an eighth of that for counts."""
     params = {f"layer{i}": jnp.ones((512, 1024)) * i for i in range(3)}
     rule = csp.Rule(".*", structures.entries(), sparsity=0.9)
     tx = csp.sparsify(inner, rule, method=method)
@@ -47,6 +53,19 @@ def test_a_refresh_needs_few_arrays(method, inner, most):
     compiled = jax.jit(step, donate_argnums=0).lower((params, tx.init(params)), params).compile()
     scratch = compiled.memory_analysis().temp_size_in_bytes
     assert scratch < most * params["layer0"].nbytes
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((40, 50), None), ((40, 50), (0,)), ((6, 40, 5), (-2,)), ((256, 512), None)]
+)
+def test_the_largest_of_several_arrays_are_those_of_each(shape, axes):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, *shape)).astype(np.float32)
+    for found, of in zip(jax.jit(lambda *z: select.largest(*z, axes=axes))(x, y), (x, y), strict=True):
+        np.testing.assert_array_equal(found, np.max(of, axes, keepdims=True))
+    y[(0,) * len(shape)] = np.nan
+    least = [np.asarray(top).reshape(-1)[0] for top in select.largest(x, y, axes=axes)]
+    assert np.isnan(least).all()
 
 
 def test_many_millions_of_numbers_are_added_in_one_pass():

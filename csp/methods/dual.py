@@ -8,7 +8,6 @@ from jax import lax
 
 from csp import metrics, select, shrinkage
 from csp.methods.method import Decision, Iterate, Memory, Method, View, cuts, truncate
-from csp.select import Cut
 
 _ONE = 0x3F800000  # the bits of 1.0
 _LEFT_OUT = 19  # of the 23 bits behind a float32's point
@@ -49,16 +48,23 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
             return Memory(fast=jnp.array(w, copy=True), slow=slow)
 
         def decide(view: View) -> Decision:
-            cut = view.cut()
-            keep = cut if cuts(view) else select.above(view.worth, cut, view.structure.axes)
-            x, alive = jnp.clip((view.count - begin) / span, 0, 1), view.entries(keep)
+            cut, worth, axes, fades = view.cut(), view.worth, view.structure.axes, _fades(view, firm)
+            top = view.metric.largest_root(view.sight)
+
+            def coded():
+                alive = view.entries(cut if cuts(view) else select.above(worth, cut, axes))
+                return (jnp.where(alive, _codes(view, worth, top), 0) if fades else alive).astype(jnp.uint8)
+
+            codes = coded() if view.structure.pooled else select.fenced(coded)
+            alive = codes > 0  # of which there is no other array
+            keep = select.above(worth, cut, axes) if view.structure.pooled else view.structure.layout(alive)
+            x = jnp.clip((view.count - begin) / span, 0, 1)
             shrunk = shrinkage.ridge(view.memory.fast, alive, 3 * pull * x**2 * every / span)
-            if not _fades(view, firm):
-                return Decision(keep, (alive.astype(jnp.uint8), view.memory.slow[1]), shrunk)
-            edge = _edge(view, cut)
+            if not fades:
+                return Decision(keep, (codes, view.memory.slow[1]), shrunk)
+            edge = _edge(view, worth, keep)
             settled = _projected(view, shrunk, _inverse_root(view), jnp.where(view.last, edge, 0), firm)
-            codes, in_largest_root = _coded(view, settled, alive, edge)
-            return Decision(keep, (codes, jnp.where(view.last, 0, in_largest_root)), settled)
+            return Decision(keep, (codes, jnp.where((edge > 0) & ~view.last, edge / top, 0)), settled)
 
         def step(view: View, update: jax.Array, alive: jax.Array):
             v = view.memory.fast + update
@@ -85,15 +91,15 @@ def _fades(view: View, gamma: float) -> bool:
     return gamma > 1 and view.metric.signed is None
 
 
-def _edge(view: View, cut: Cut) -> jax.Array:
+def _edge(view: View, worth: jax.Array, keep: jax.Array) -> jax.Array:
     """What the best dead unit of each competition is worth.
 
     Where it is worth as much as a living one there is no edge between them, and none fades: a tensor of equal sizes
     would go to zero as a whole. Nor is there one where worth is not yet what it will be.
     """
-    axes = view.structure.axes
-    dead = jnp.max(jnp.where(select.above(view.worth, cut, axes), 0, view.worth), axes, keepdims=True, initial=0)
-    return jnp.where(((dead >= cut.value) & (cut.last >= 0)) | ~view.metric.has_seen(view.sight), 0, dead)
+    dead, living = jnp.where(keep, 0, worth), jnp.where(keep, -worth, -jnp.inf)
+    dead, least = select.largest(dead, living, axes=view.structure.axes)
+    return jnp.where((dead >= -least) | ~view.metric.has_seen(view.sight), 0, jnp.maximum(dead, 0))
 
 
 def _inverse_root(view: View) -> jax.Array:
@@ -104,17 +110,14 @@ def _inverse_root(view: View) -> jax.Array:
     return view.spread(jnp.where(view.worth > 0, size / view.worth, 0))
 
 
-def _coded(view: View, v: jax.Array, alive: jax.Array, edge: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What steps need of a choice: a byte an entry, 0 for the dead and the code of its root for the living, and the
-    edge, both in units of the largest root. `v`, of the living, is what they were judged by; on the last refresh,
-    where it may be less, there is no edge any more.
+def _codes(view: View, worth: jax.Array, top: jax.Array) -> jax.Array:
+    """The codes of every entry's root, in units of the largest one, `top`; from worths, where they are of entries,
+    since those are there.
     """
-    top = view.metric.largest_root(view.sight)
     if view.structure.pooled:
-        ratio = top / view.metric.root(view.sight)
-    else:  # 0 / 0 is of the dead; a guard makes XLA keep one more array, and a refresh take half as long again
-        ratio = view.spread(top * view.structure.layout(jnp.abs(v)) / view.worth)
-    return jnp.where(alive, _encoded(ratio), 0).astype(jnp.uint8), jnp.where(edge > 0, edge / top, 0)
+        return _encoded(top / view.metric.root(view.sight))
+    size = view.structure.layout(jnp.abs(view.memory.fast))
+    return _encoded(view.spread(top * size / worth))  # 0 / 0, of what is worth nothing, is never read
 
 
 def _encoded(ratio: jax.Array) -> jax.Array:

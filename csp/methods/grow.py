@@ -29,9 +29,10 @@ def exchanging(method: Method, fraction: float, score: Score) -> Method:
         x = (view.count - clock.begin) / max(clock.end - clock.begin, 1)
         exchanged = jnp.where(view.count > clock.begin, fraction * (1 + jnp.cos(jnp.pi * x)) / 2, 0)
         grown = jnp.floor(exchanged * view.budget + _turns(view, clock)).astype(jnp.int32)
-        survives = view.best(view.worth, view.budget - grown)
-        grows = view.best(jnp.where(survives, -jnp.inf, score(view)), grown)
-        return Decision(survives | grows, view.spread(survives | grows))
+        survives = view.worthiest(view.budget - grown)
+        rest = jnp.where(survives, -jnp.inf, score(view))
+        keep = (rest == -jnp.inf) | view.best(rest, grown)  # not `survives`: that would be one more array
+        return Decision(keep, view.spread(keep))
 
     return dataclasses.replace(
         method,

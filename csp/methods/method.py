@@ -91,14 +91,20 @@ class View(NamedTuple):
         return jnp.log(jnp.maximum(jnp.sum(living), 1) / jnp.maximum(budget, 1))
 
     def best(self, worth: jax.Array, k: jax.Array | int | None = None) -> jax.Array:
-        """The k most worthy units of each competition; the budget's by default."""
+        """The k units of each competition that are worth most, by this worth; the budget's by default."""
         k = self.budget if k is None else k
         return select.above(worth, select.cut(worth, k, self.structure.axes), self.structure.axes)
 
-    def cut(self) -> select.Cut:
-        """Where the ranking of units by their worth is cut by the budget."""
+    def worthiest(self, k: jax.Array | int | None = None) -> jax.Array:
+        """`best(worth, k)`; units that need no array of worths are ranked without one."""
+        if not self.in_place:
+            return self.best(self.worth, k)
+        return select.larger(self.structure.layout(self.sight.point), self.cut(k), self.structure.axes)
+
+    def cut(self, k: jax.Array | int | None = None) -> select.Cut:
+        """Where the ranking of units by their worth is cut by the budget, or by k."""
         x = self.structure.layout(self.sight.point) if self.in_place else self.worth
-        return select.cut(x, self.budget, self.structure.axes, of_size=self.in_place)
+        return select.cut(x, self.budget if k is None else k, self.structure.axes, of_size=self.in_place)
 
     @property
     def in_place(self) -> bool:
@@ -140,7 +146,7 @@ def keep_worthiest(view: View) -> Decision:
     Entries in large competitions are kept by a cut, a few numbers where a mask would be written on every step.
     """
     if not cuts(view):
-        return Decision(view.best(view.worth), view.memory.slow)
+        return Decision(view.worthiest(), view.memory.slow)
     return Decision(view.cut(), view.memory.slow)
 
 

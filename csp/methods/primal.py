@@ -7,25 +7,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from csp import shrinkage
+from csp import select, shrinkage
 from csp.adding import euclidean
 from csp.methods.method import Decision, Iterate, Memory, Method, View
 
 
 class Shrink(NamedTuple):
-    """`threshold(view, c, scale)` of every entry, and the `worth(view, c, scale)` that exempts units from it.
+    """`threshold(view, c, scale)` of every entry, and the k units that it `spares(view, k, c, scale)`.
 
     `pools`: can it shrink units of more than one entry?
     """
 
     threshold: Callable[[View, jax.Array, jax.Array], jax.Array]
-    worth: Callable[[View, jax.Array, jax.Array], jax.Array]
+    spares: Callable[[View, jax.Array, jax.Array, jax.Array], jax.Array]
     pools: bool = True
 
 
 def decoupled() -> Shrink:
     """One threshold c for all: under an adaptive optimizer a signal-to-noise test per weight, not the Lasso."""
-    return Shrink(lambda view, c, scale: c, lambda view, c, scale: view.worth)
+    return Shrink(lambda view, c, scale: c, lambda view, k, c, scale: view.worthiest(k))
 
 
 def metric() -> Shrink:
@@ -34,10 +34,10 @@ def metric() -> Shrink:
     def diagonal(view, scale):
         return jnp.where(scale > 0, view.metric.finite(view.sight) / jnp.maximum(scale, 1e-30), 1)
 
-    def worth(view, c, scale):
-        return view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale)))
+    def spares(view, k, c, scale):
+        return view.best(view.layout(shrinkage.huber_worth(view.w, c, diagonal(view, scale))), k)
 
-    return Shrink(lambda view, c, scale: c / jnp.maximum(diagonal(view, scale), 1e-30), worth, pools=False)
+    return Shrink(lambda view, c, scale: c / jnp.maximum(diagonal(view, scale), 1e-30), spares, pools=False)
 
 
 def trimmed(strength: float = 3.0, shrink: Shrink | None = None) -> Iterate:
@@ -81,12 +81,15 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
         def decide(view: View) -> Decision:
             slow = view.memory.slow
             scale = jnp.mean(view.metric.finite(view.sight))
-            final = view.best(view.worth, view.final())
-            edge = jnp.max(jnp.where(view.spread(final), 0, jnp.abs(view.w)), initial=0)
-            log_gain = jnp.clip(slow["log_gain"] + gain * jnp.clip(view.excess, -1, 1), -6, 6)
-            c = strength * edge / max(end - begin, 1) * jnp.exp(log_gain)
-            spared = view.spread(view.best(shrink.worth(view, c, scale), exempt(view)))
-            spared = jnp.where(view.last, view.spread(final), spared)
+            final = view.worthiest(view.final())
+            stays, size = view.spread(final), jnp.abs(view.w)
+            edge, _ = select.largest(jnp.where(stays, 0, size), jnp.where(stays, size, 0), axes=None)
+            log_gain = slow["log_gain"]
+            if gain:
+                log_gain = jnp.clip(log_gain + gain * jnp.clip(view.excess, -1, 1), -6, 6)
+            c = strength * jnp.squeeze(edge) / max(end - begin, 1) * jnp.exp(log_gain)
+            spared = view.spread(shrink.spares(view, exempt(view), c, scale))
+            spared = jnp.where(view.last, stays, spared)
             slow = {"spared": spared, "c": jnp.where(view.last, 0, c), "scale": scale, "log_gain": log_gain}
             return Decision(final | ~view.last, slow)
 

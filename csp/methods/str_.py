@@ -36,7 +36,7 @@ def str_(
         return Memory(fast=(jnp.array(w, copy=True), jnp.log(small + 1e-30)), slow=jnp.zeros((), jnp.float32))
 
     def decide(view: View) -> Decision:
-        return Decision(view.best(view.worth) | ~view.last, pressure * jnp.clip(view.excess, 0, 3))
+        return Decision(view.worthiest() | ~view.last, pressure * jnp.clip(view.excess, 0, 3))
 
     def step(view: View, update: jax.Array, alive: jax.Array):
         v, log_t = view.memory.fast

@@ -5,6 +5,8 @@ counting how many reach each of seven places in one pass (`counting`). A guess d
 the answer. On a mesh only counts and thresholds cross devices.
 """
 
+from csp.select.counting import fenced as fenced
+from csp.select.counting import largest as largest
 from csp.select.counting import sums as sums
 from csp.select.cuts import Cut as Cut
 from csp.select.cuts import above as above

@@ -170,6 +170,23 @@ def sums(*arrays: Array) -> list[Array]:
     return [jnp.sum(part) for part in parts]
 
 
+def largest(*arrays: Array, axes: Sequence[int] | None) -> list[Array]:
+    """The largest numbers along the axes, all by default, which keep length 1; of float arrays of one shape, in one
+    pass. All are NaN where one of them is.
+
+    XLA writes down what a single reduction reads, and makes no array of what several read together; that is why all
+    are needed for each.
+    """
+    n = arrays[0].ndim
+    axes = tuple(range(n) if axes is None else sorted(a % n for a in axes))
+    views = [view(x, axes) for x in arrays]
+    parts = _reduced([v.array for v in views], sorted(views[0].inner + views[0].pack), -jnp.inf, lax.max)
+    shape = tuple(1 if a in axes else n for a, n in enumerate(arrays[0].shape))
+    tops = [jnp.max(part, views[0].axes).reshape(shape) for part in parts]
+    known = jnp.all(jnp.stack([top == top for top in tops]), 0)
+    return [jnp.where(known, top, jnp.nan) for top in tops]
+
+
 def _place(key: Array, start: Array, shift: Array) -> Array:
     """How many of the places start + j 2^shift, from j = 0 to 6, the key reaches."""
     steps = (key - start).astype(shift.dtype) >> shift
@@ -178,11 +195,15 @@ def _place(key: Array, start: Array, shift: Array) -> Array:
 
 def _sum(parts: list[Array], axes: Sequence[int]) -> list[Array]:
     """The sums of all parts along the axes, in one pass."""
+    return _reduced(parts, axes, 0, lax.add)
+
+
+def _reduced(parts: list[Array], axes: Sequence[int], start: float, join: Callable[..., Array]) -> list[Array]:
     if not axes:
         return parts
-    zeros = [jnp.zeros((), part.dtype) for part in parts]
-    sums = lax.reduce(parts, zeros, lambda xs, ys: [x + y for x, y in zip(xs, ys, strict=True)], axes)
-    return [lax.expand_dims(part, axes) for part in sums]
+    starts = [jnp.asarray(start, part.dtype) for part in parts]
+    joined = lax.reduce(parts, starts, lambda xs, ys: [join(x, y) for x, y in zip(xs, ys, strict=True)], axes)
+    return [lax.expand_dims(part, axes) for part in joined]
 
 
 def fenced(f: Callable[..., Any], *args: Array) -> Any:
