@@ -62,7 +62,7 @@ def test_every_frame_lies_within_the_recording(samples):
 
 
 def test_a_frame_depends_on_its_own_samples_only():
-    """And on how many frames there are by no more than a rounding: some libraries add a product's terms by its height."""
+    """And on how many frames there are by a rounding at most: some libraries add as the height of a product wants."""
     mel, x = LogMel(8000, 40), sounds(8000)["noise"]
     late = mel(x[40 * mel.step :])
     np.testing.assert_allclose(late, mel(x)[40:], atol=2e-6)
