@@ -10,7 +10,7 @@ from jax import lax
 
 from csp import metrics, moments
 from csp.methods import Decision, Memory, Method, View
-from csp.methods.method import Keep, keep_worthiest, move, never, weights
+from csp.methods.method import Keep, keep_worthiest, never, weights
 from csp.rules import Target
 from csp.select import Cut
 from csp.sharding import automatically
@@ -54,7 +54,7 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
     settled = state.memory is None
     if settled:
         held = dataclasses.replace(
-            plan.method, step=move, iterate=weights, free=never, support=None, metric=metrics.magnitude()
+            plan.method, step=None, iterate=weights, free=never, support=None, metric=metrics.magnitude()
         )
         plan = plan._replace(method=held)
     leaves, treedef = jax.tree.flatten(params)
@@ -203,7 +203,7 @@ def _everything(like: Any, number: int, count: jax.Array, floor: jax.Array) -> K
 def _move(method: Method, view: View, gate: Gate, update: jax.Array, p: jax.Array) -> tuple[jax.Array, Any]:
     """The update that lands on prox(w + u), on exactly +0.0 for what is dead, and never on zero for what lives."""
     alive = _alive(method, view, gate)
-    if method.step is move:
+    if method.step is None:
         return _landing(update, p, alive, gate.loose), view.memory.fast
     z, fast = method.step(view, wide(update), alive)
     return _landing(_towards(z, update, p), p, alive, gate.loose), fast

@@ -53,7 +53,9 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
 
             def coded():
                 alive = view.entries(cut if cuts(view) else select.above(worth, cut, axes))
-                return (jnp.where(alive, _codes(view, worth, top), 0) if fades else alive).astype(jnp.uint8)
+                if fades:
+                    return jnp.where(alive, _encoded(_sizes(view, worth, top)), 0).astype(jnp.uint8)
+                return alive.astype(jnp.uint8)
 
             codes = coded() if view.structure.pooled else select.fenced(coded)
             alive = codes > 0  # of which there is no other array
@@ -63,7 +65,7 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
             if not fades:
                 return Decision(keep, (codes, view.memory.slow[1]), shrunk)
             edge = _edge(view, worth, keep)
-            settled = _projected(view, shrunk, _inverse_root(view), jnp.where(view.last, edge, 0), firm)
+            settled = _projected(view, shrunk, _sizes(view, worth), jnp.where(view.last, edge, 0), firm)
             return Decision(keep, (codes, jnp.where((edge > 0) & ~view.last, edge / top, 0)), settled)
 
         def step(view: View, update: jax.Array, alive: jax.Array):
@@ -102,22 +104,12 @@ def _edge(view: View, worth: jax.Array, keep: jax.Array) -> jax.Array:
     return jnp.where((dead >= -least) | ~view.metric.has_seen(view.sight), 0, jnp.maximum(dead, 0))
 
 
-def _inverse_root(view: View) -> jax.Array:
-    """How large every entry is if it is worth 1; from worths, where they are of entries, since those are there."""
+def _sizes(view: View, worth: jax.Array, of: jax.Array | float = 1.0) -> jax.Array:
+    """How large every entry is if it is worth `of`; from worths, where they are of entries, since those are there."""
     if view.structure.pooled:
-        return 1 / view.metric.root(view.sight)
-    size = view.structure.layout(jnp.abs(view.sight.point))
-    return view.spread(jnp.where(view.worth > 0, size / view.worth, 0))
-
-
-def _codes(view: View, worth: jax.Array, top: jax.Array) -> jax.Array:
-    """The codes of every entry's root, in units of the largest one, `top`; from worths, where they are of entries,
-    since those are there.
-    """
-    if view.structure.pooled:
-        return _encoded(top / view.metric.root(view.sight))
+        return of / view.metric.root(view.sight)
     size = view.structure.layout(jnp.abs(view.memory.fast))
-    return _encoded(view.spread(top * size / worth))  # 0 / 0, of what is worth nothing, is never read
+    return view.spread(jnp.where(worth > 0, of * size / worth, 0))
 
 
 def _encoded(ratio: jax.Array) -> jax.Array:

@@ -155,11 +155,6 @@ def cuts(view: View) -> bool:
     return view.by_size and bool(np.min(view.structure.sizes(view.w.shape)) >= FEW)
 
 
-def move(view: View, update: jax.Array, alive: jax.Array) -> tuple[jax.Array, Any]:
-    """The weights follow the optimizer."""
-    return view.w + update, view.memory.fast
-
-
 def nothing(w: jax.Array, structure: Structure) -> Memory:
     return Memory()
 
@@ -192,7 +187,8 @@ class Method:
       ramp: progress of the sparsity, a schedule from 0 (dense) to 1 (the final budget), for rules with a plain number.
       start: `(w, structure)` -> the first memory of a parameter.
       decide: on refreshes, `View -> Decision`.
-      step: on every step, `(View, update, alive) -> (weights, fast memory)`, elementwise.
+      step: on every step, `(View, update, alive) -> (weights, fast memory)`, elementwise; None: the weights follow the
+        optimizer.
       iterate: `(w, memory)` -> the array that the optimizer moves and the metric judges, the weights by default.
       support: `View` -> which weights may live, where the method's memory says it; where it is None, what the last
         refresh kept and `params != 0` remembers.
@@ -210,7 +206,7 @@ class Method:
     ramp: Schedule
     start: Callable[[jax.Array, Structure], Memory] = nothing
     decide: Callable[[View], Decision] = keep_worthiest
-    step: Callable[[View, jax.Array, jax.Array], tuple[jax.Array, Any]] = move
+    step: Callable[[View, jax.Array, jax.Array], tuple[jax.Array, Any]] | None = None
     iterate: Callable[[jax.Array, Memory], jax.Array] = weights
     support: Callable[[View], jax.Array] | None = None
     free: Callable[[jax.Array], jax.Array] = never

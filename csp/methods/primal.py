@@ -83,7 +83,7 @@ def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax
             scale = jnp.mean(view.metric.finite(view.sight))
             final = view.worthiest(view.final())
             stays, size = view.spread(final), jnp.abs(view.w)
-            edge, _ = select.largest(jnp.where(stays, 0, size), jnp.where(stays, size, 0), axes=None)
+            edge, _ = select.largest(jnp.where(stays, 0, size), jnp.where(stays, size, 0), axes=None)  # alone: an array
             log_gain = slow["log_gain"]
             if gain:
                 log_gain = jnp.clip(log_gain + gain * jnp.clip(view.excess, -1, 1), -6, 6)

@@ -175,7 +175,7 @@ def largest(*arrays: Array, axes: Sequence[int] | None) -> list[Array]:
     pass. All are NaN where one of them is.
 
     XLA writes down what a single reduction reads, and makes no array of what several read together; that is why all
-    are needed for each.
+    are needed for each. (With `isnan` of them stacked it makes one again.)
     """
     n = arrays[0].ndim
     axes = tuple(range(n) if axes is None else sorted(a % n for a in axes))
