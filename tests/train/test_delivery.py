@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy
-from ran import changed, weights
+from ran import StopAt, changed, weights
 
 from csp import formats, models
 from csp.cli import main
 from csp.train import checkpoints, modelfile, objective, plots, session
 from csp.train.config import ConfigError
+from csp.train.guard import Stopped
 
 
 def test_a_run_delivers_what_it_promised(whole):
@@ -32,8 +33,8 @@ def test_a_run_delivers_what_it_promised(whole):
     assert not any("embedding" in name or "output" in name for name in pruned)
 
 
-def test_several_targets_are_several_finished_files(recipe, tmp_path):
-    """One run, every size: each file is within its own budget, and all are one family."""
+def test_several_targets_are_several_finished_files(recipe, tmp_path, monkeypatch):
+    """One run, every size: each file is within its own budget, all are one family, after a stop as well."""
     out = tmp_path / "run"
     path = changed(recipe, "target = 0.75", "targets = [0.5, 0.75]")
     found = session.train(path, out, quiet=True)
@@ -42,6 +43,13 @@ def test_several_targets_are_several_finished_files(recipe, tmp_path):
     assert main(["verify", str(out)]) == 0
     assert {formats.inspect(p)["about"]["target"] for p in out.glob("*.safetensors")} == {0.5, 0.75}
     assert len((out / "report.md").read_text().split("model-0-0.5.safetensors")) == 2
+    monkeypatch.setattr(session, "Stop", lambda: StopAt(9))
+    with pytest.raises(Stopped):
+        session.train(path, tmp_path / "stopped", quiet=True)
+    monkeypatch.undo()
+    resumed = session.train(path, tmp_path / "stopped", resume=True, quiet=True)
+    assert weights(tmp_path / "stopped") == weights(out)
+    assert [row["target"] for row in resumed["models"]] == [0.5, 0.75]
 
 
 def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsys):

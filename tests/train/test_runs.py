@@ -155,18 +155,6 @@ def test_nan_in_a_row_go_back_and_then_give_up(recipe, tmp_path, monkeypatch, ca
     assert checkpoints.newest(tmp_path / "run" / "checkpoints")[1]["step"] == 4
 
 
-def test_stopped_in_the_second_of_two_stages(recipe, tmp_path, monkeypatch):
-    path = changed(recipe, "target = 0.75", "targets = [0.5, 0.75]")
-    session.train(path, tmp_path / "a", quiet=True)
-    monkeypatch.setattr(session, "Stop", lambda: StopAt(9))
-    with pytest.raises(Stopped):
-        session.train(path, tmp_path / "b", quiet=True)
-    monkeypatch.undo()
-    found = session.train(path, tmp_path / "b", resume=True, quiet=True)
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
-    assert [row["target"] for row in found["models"]] == [0.5, 0.75]
-
-
 def test_mistakes_end_with_one_line_and_their_code(recipe, tmp_path, capsys, corpus):
     def said(*arguments) -> tuple[int, str]:
         code = main([str(a) for a in arguments])
