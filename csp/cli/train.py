@@ -72,8 +72,10 @@ def _explained(options: argparse.Namespace) -> str:
 
 def _smaller(options: argparse.Namespace, out: Path, found: dict[str, Any]) -> str:
     """The same again, with fewer weights."""
-    said = [(key, value) for key, value in options.overrides if not key.startswith("sparsity.")]
-    if found["method"] == "dense":
+    dense = found["method"] == "dense"
+    gone = ("sparsity.",) if dense else tuple(f"sparsity.{key}" for key in ("structure", "target", "rules", "budget"))
+    said = [(key, value) for key, value in options.overrides if not key.startswith(gone)]
+    if dense:
         said.append(("sparsity.method", "compressed_sensing"))
     said.append(("sparsity.structure", "6:128"))
     words = [f"--{key} {shlex.quote(value)}" for key, value in said]

@@ -40,15 +40,28 @@ class Fusion(NamedTuple):
                 f"the language model's vocabulary of {self.lm.tokens.size - 1} {self.lm.tokens.kind} is not the "
                 f"recogniser's of {tokens.size - 1} {tokens.kind}: train it with --data.vocabulary MODEL, or rescore"
             )
+        if self.rescore and not any(map(self._reads, filter(_letters, tokens.units))):
+            raise ValueError(
+                f"the language model keeps nothing but {self.lm.tokens.normalise.keep!r} of a text, and of what the "
+                "recogniser writes nothing: train it with --data.vocabulary MODEL"
+            )
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """log p of each text, its unknown words spelled, and of its end; UNHEARD if the vocabulary cannot write it."""
         tokens, found = self.lm.tokens, np.full(len(texts), UNHEARD)
-        known = [i for i, text in enumerate(texts) if tokens.open or not tokens.unknown(text)]
+        known = [i for i, text in enumerate(texts) if self._reads(text) and (tokens.open or not tokens.unknown(text))]
         if known:
             found[known] = self.lm.score([tokens.encode(texts[i]) for i in known])
             found[known] -= [tokens.spelling(texts[i]) for i in known]
         return found
+
+    def _reads(self, text: str) -> bool:
+        """All of its letters and digits, and cuts none."""
+        return _letters(self.lm.tokens.normalise(text)) >= _letters(text)
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
 
 
 class Place(Protocol):

@@ -34,6 +34,11 @@ def lines(where: str | Path, split: str = "") -> list[str]:
     return found
 
 
+def splits(where: str | Path) -> set[str]:
+    """Of a manifest or a folder; a text has none."""
+    return {u.split for u in manifest.scan(where)[0]} if is_manifest(Path(where)) else set()
+
+
 def is_manifest(path: Path) -> bool:
     """Or a text, one sentence a line?"""
     if path.is_dir() or path.suffix in (".json", ".jsonl"):

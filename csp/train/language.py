@@ -89,13 +89,15 @@ def _prepared(data: Data, first: str, seed: int) -> Texts:
 
 
 def _read(data: Data) -> tuple[list[str], list[str], list[str]]:
-    """Named texts, or every fiftieth sentence of the one that is named."""
-    train = text.lines(data.train, data.train_split)
-    valid = text.lines(data.valid, data.valid_split) if data.valid else train[::_EVERY]
-    test = text.lines(data.test, data.test_split) if data.test else train[_EVERY // 2 :: _EVERY] or valid
-    if not data.valid or not data.test:
-        out = {*range(0, len(train), _EVERY)} if not data.valid else set()
-        out |= {*range(_EVERY // 2, len(train), _EVERY)} if not data.test else set()
+    """Named texts, or splits of the manifest that is named, or every fiftieth sentence of the text."""
+    train, splits = text.lines(data.train, data.train_split), text.splits(data.train)
+    own_valid = data.valid or (data.train if {*data.valid_split.split(",")} <= splits else "")
+    own_test = data.test or (data.train if {*data.test_split.split(",")} <= splits else "")
+    valid = text.lines(own_valid, data.valid_split) if own_valid else train[::_EVERY]
+    test = text.lines(own_test, data.test_split) if own_test else train[_EVERY // 2 :: _EVERY] or valid
+    if not own_valid or not own_test:
+        out = {*range(0, len(train), _EVERY)} if not own_valid else set()
+        out |= {*range(_EVERY // 2, len(train), _EVERY)} if not own_test else set()
         train, every = [line for number, line in enumerate(train) if number not in out], len(train)
         if not train:
             raise DataError(
@@ -253,8 +255,13 @@ def read(path: Path, where: Path, split: str = "", size: int = 16) -> dict[str, 
     """How a text surprises a model file, in rows as long as those of its training, as plain JSON."""
     if split and not text.is_manifest(where):
         raise ConfigError(f"{where} has no splits, --split {split!r} is of manifests: leave it out")
+    return of_lines(path, text.lines(where, split), str(where), size)
+
+
+def of_lines(path: Path, lines: Sequence[str], where: str, size: int = 16) -> dict[str, Any]:
+    """How these sentences do."""
     model = lmfile.load(path)
-    sentences = packing.encode(text.lines(where, split), model.tokens, str(where))
+    sentences = packing.encode(lines, model.tokens, where)
     losses = functools.partial(_losses, model.structure)
     found = perplexity.measure(losses, model.params, sentences, size, model.length)
     return found.summary() | {"dropped": sentences.dropped}
@@ -274,5 +281,6 @@ def _initial(config: Config) -> Any:
     """The parameters of `train.init`, which must be of the model that the config describes."""
     found = lmfile.load(config.train.init)
     if found.config != config.model:
-        raise ValueError(f"train.init {config.train.init} is another model than the config's: copy its [model]")
+        cure = "begin with the model its factors come from" if found.config.ranks else "copy its [model]"
+        raise ValueError(f"train.init {config.train.init} is another model than the config's: {cure}")
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), found.params)

@@ -143,7 +143,11 @@ def _of_model(config: Any) -> Iterator[Demand]:
     yield not getattr(model, "ranks", None), "model.ranks is what files say: sparsity.structure = 'rank' makes factors"
     if getattr(model, "positions", "") == "learned":
         most = config.data.length
-        yield model.context >= most, f"model.context {model.context} has no positions for data.length {most}: raise it"
+        yield (
+            model.context == most,
+            f"model.context {model.context}: learned positions are those of a row, which has data.length {most}: "
+            f"--model.context {most}",
+        )
     after = getattr(model, "reduce_after", 0)
     yield after <= model.layers, f"model.reduce_after {after}: there are {model.layers} layers"
 
@@ -178,6 +182,15 @@ def _of_calibration(sparsity: Any, asked: bool) -> Iterator[Demand]:
         yield key in ("batches", "rungs"), f"sparsity.options.{key}: calibrated has batches and rungs"
         yield type(value) is int and value > 0, f"sparsity.options.{key} {value!r} must be a positive number"
     yield asked or sparsity.structure != "rank", "sparsity.target is missing: the fraction of the bytes to save"
+    yield (
+        sparsity.structure != "rank" or not sparsity.rules,
+        "sparsity.rules: ranks are chosen for all matrices together, leave them out",
+    )
+    for rule in sparsity.rules:
+        yield (
+            rule.metric in ("", sparsity.metric),
+            f"sparsity.rules: metric {rule.metric!r} of {rule.pattern!r}: calibrated has one for all, sparsity.metric",
+        )
     yield (
         sparsity.schedule in ("", "cubic"),
         f"sparsity.schedule {sparsity.schedule!r}: calibrated goes down along a cubic, in options.rungs steps",

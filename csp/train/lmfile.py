@@ -55,15 +55,21 @@ def load(path: str | Path) -> Model:
     """The model of a file, or of a run directory; its weights are dense in memory, its factors stay factors."""
     path = file_of(path)
     said = said_in(path, KIND, "language model")
-    config, tokens = build(LMConfig, said["model"], "model."), tokens_.from_json(said["tokens"])
-    structure, like = lm.abstract(config, tokens.size)
+    try:
+        config, tokens = build(LMConfig, said["model"], "model."), tokens_.from_json(said["tokens"])
+        structure, like = lm.abstract(config, tokens.size)
+        length = int(said.get("length", LENGTH))
+        if length < 2:
+            raise ValueError(f"length {length}")
+    except (KeyError, AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise FormatError(f"{path}: its config is not that of a language model: {error}") from None
     try:
         tree, _ = formats.load(path, like={"model": like})
     except FormatError:
         raise
     except ValueError as error:
         raise FormatError(f"{path}: its weights are not those of its config and its vocabulary: {error}") from None
-    return Model(config, structure, jax.tree.map(jnp.asarray, tree["model"]), tokens, said.get("length", LENGTH))
+    return Model(config, structure, jax.tree.map(jnp.asarray, tree["model"]), tokens, length)
 
 
 def ranks_of(params: Any) -> dict[str, int]:

@@ -10,6 +10,7 @@ from csp.train import text
 from csp.train.text import Sentences
 
 RESAMPLED = 1000
+MOST_AT_ONCE = 2**20  # sentences that are drawn
 
 
 class Surprise(NamedTuple):
@@ -59,18 +60,24 @@ def of(nats: np.ndarray, sentences: Sentences) -> Surprise:
 
 def interval(nats: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % of the perplexities of as many sentences, drawn again and again."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(nats), (RESAMPLED, len(nats)), dtype=np.int32)
-    found = np.exp(nats[drawn].sum(1) / (words[drawn].sum(1) + len(nats)))
-    return tuple(np.quantile(found, (0.025, 0.975)).tolist())
+    return tuple(np.quantile(np.exp(_drawn(nats, words + 1, seed)), (0.025, 0.975)).tolist())
 
 
 def difference(a: Surprise, b: Surprise, seed: int = 0) -> tuple[float, float, float]:
     """Nats of a word that a costs more than b, of the same sentences, and 95 % of what as many drawn ones say."""
     more, words = a.nats - b.nats, a.words + 1
-    drawn = np.random.default_rng(seed).integers(0, len(more), (RESAMPLED, len(more)), dtype=np.int32)
-    low, high = np.quantile(more[drawn].sum(1) / words[drawn].sum(1), (0.025, 0.975))
+    low, high = np.quantile(_drawn(more, words, seed), (0.025, 0.975))
     return float(more.sum() / words.sum()), float(low), float(high)
+
+
+def _drawn(nats: np.ndarray, words: np.ndarray, seed: int) -> np.ndarray:
+    """Nats of a word of as many sentences, drawn a thousand times; few at once, so that books are not too long."""
+    rng, rows = np.random.default_rng(seed), max(1, MOST_AT_ONCE // len(nats))
+    found = []
+    for first in range(0, RESAMPLED, rows):
+        drawn = rng.integers(0, len(nats), (min(rows, RESAMPLED - first), len(nats)), dtype=np.int32)
+        found.append(nats[drawn].sum(1) / words[drawn].sum(1))
+    return np.concatenate(found)
 
 
 def _perplexity(nats: float, count: float) -> float:

@@ -24,7 +24,7 @@ from csp.train.task import Data
 
 log = logging.getLogger("csp")
 _MAY_CHANGE = (
-    "decode",
+    "decode",  # of what is not delivered yet
     "train.checkpoint_every",
     "train.keep",
     "train.tensorboard",
@@ -68,17 +68,17 @@ def train(
         say(f"{out}: {'making' if config.data.synth else 'reading'} the data")
         with _unclaimed(out, resume):
             data = kinds.of(config).prepare(config, out, stop.check if jax.process_count() == 1 else lambda: None)
-        say(f"{data.said()}; compiling")
-        at = checkpoints.newest(out / "checkpoints", strict) if resume else None
-        if resume and at is None and (lost := logs.reached(out / "metrics.jsonl")):
-            raise FormatError(
-                f"{out} has no checkpoint, but its log reaches step {lost}: restore them, or --out another"
-            )
-        said = origin(config, data)
-        _same(at, said, [key for key, _ in overrides])
-        if stop.asked:
-            raise Stopped("stopped before the first step")
-        return _train(Run(config, out, data, stop, said, quiet), at)
+            say(f"{data.said()}; compiling")
+            at = checkpoints.newest(out / "checkpoints", strict) if resume else None
+            if resume and at is None and (lost := logs.reached(out / "metrics.jsonl")):
+                raise FormatError(
+                    f"{out} has no checkpoint, but its log reaches step {lost}: restore them, or --out another"
+                )
+            said = origin(config, data)
+            _same(at, said, [key for key, _ in overrides])
+            if stop.asked:
+                raise Stopped("stopped before the first step")
+            return _train(Run(config, out, data, stop, said, quiet), at)
 
 
 def origin(config: Config, data: Data) -> dict[str, Any]:
@@ -157,25 +157,32 @@ def _going_on(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unclaimed(out: Path, resume: bool) -> Iterator[None]:
-    """A directory whose first run fails on its data is free for the next."""
+    """A directory whose first run fails before there is a checkpoint of it is free for the next."""
     try:
         yield
     except Stopped:
         raise
     except Exception:
-        if not resume and mesh.is_first():
+        if not resume and mesh.is_first() and not checkpoints.found(out / "checkpoints"):
             (out / "config.toml").unlink(missing_ok=True)
         raise
 
 
-def belongs(out: Path, config: Config, named: Sequence[str], cure: str = "begin another with --out DIR") -> None:
-    """The directory is empty, or that of a run of this config but for what is `named`."""
+def belongs(
+    out: Path,
+    config: Config,
+    named: Sequence[str],
+    cure: str = "begin another with --out DIR",
+    finished: bool = False,
+) -> None:
+    """The directory is empty, or that of a run of this config but for what is `named`, and what it may yet change."""
     path = out / "config.toml"
     if not path.exists():
         return
     before = tomllib.loads(path.read_text(encoding="utf-8"))
     after = tomllib.loads(as_toml(config))
-    changed = [key for key in _different(before, after) if not key.startswith(_MAY_CHANGE) and key not in named]
+    may = _MAY_CHANGE[1:] if finished else _MAY_CHANGE
+    changed = [key for key in _different(before, after) if not key.startswith(may) and key not in named]
     if changed:
         raise ConfigError(f"{out} was begun with another {', '.join(changed[:4])}: {cure.format(key=changed[0])}")
 

@@ -1,11 +1,13 @@
 """Many runs of one recipe: a grid of methods, sparsities, structures and seeds, each in its own directory."""
 
+import hashlib
 import itertools
 import json
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from csp.formats import FormatError, writing
 from csp.speech import synth
 from csp.speech.errors import DataError
 from csp.train import config, guard, limits, row, session
-from csp.train.config import ConfigError
+from csp.train.config import Config, ConfigError
 from csp.train.loop import Diverged
 from csp.train.plain import toml
 
@@ -25,22 +27,21 @@ Grid = Mapping[str, Sequence[Any]]  # the values of each key
 Point = list[tuple[str, Any]]
 
 
-def points(grids: Sequence[Grid]) -> Iterator[Point]:
-    """The overrides of every run, of one grid after the other.
+def points(grids: Sequence[Grid]) -> list[Point]:
+    """The overrides of every run, of one grid after the other, each once.
 
     A dense run has no sparsity, so that there is one for each seed; N:M says its own.
     """
-    seen = set()
+    found: dict[str, Point] = {}
     for grid in grids:
         for values in itertools.product(*grid.values()):
             chosen = dict(zip(grid, values, strict=True))
             if chosen.get("sparsity.method") == DENSE:
-                chosen = {key: chosen[key] for key in chosen if key not in ("sparsity.target", "sparsity.structure")}
+                chosen = {k: chosen[k] for k in chosen if k == "sparsity.method" or not k.startswith("sparsity.")}
             if limits.is_fixed(chosen.get("sparsity.structure", "")):
                 chosen = {key: chosen[key] for key in chosen if key != "sparsity.target"}
-            if (key := _name(list(chosen.items()))) not in seen:
-                seen.add(key)
-                yield list(chosen.items())
+            found.setdefault(_key(chosen.items()), list(chosen.items()))
+    return list(found.values())
 
 
 def sweep(
@@ -56,23 +57,26 @@ def sweep(
     Without a `grid` it runs those of the recipe, [[sweep]]. `together` trains the seeds of one point in one program.
     What cannot be trained, or diverges, is left out, and said: at once, and by the error that ends it all.
     """
-    first = [(key, value) for key, value in next(points([grid]), []) if key != "train.seed"] if grid else []
-    said = config.read(recipe, [*overrides, *_overrides(first)])
+    said = _first(recipe, grid, overrides)
     shared, grids = [*overrides, ("sweep", "[]")], [grid] if grid else _checked(said.sweep)
+    moved = []
     if said.data.synth and said.kind == "recogniser":
         spoken = synth.speak(out / "corpus", said.data.synth, said.data.count, said.features.rate, said.train.seed)
         shared += [("data.synth", '""'), ("data.train", json.dumps(str(spoken)))]
-    for point in points(grids):  # before anything is trained; the spoken corpus may have moved with its sweep
+        moved = ["data.train"]  # the spoken corpus may have moved with its sweep
+    names = _names(points(grids))
+    for point in points(grids):  # before anything is trained
         try:
             read = config.read(recipe, [*shared, *_overrides(point)])
         except ConfigError:  # which is said when its turn comes
             continue
-        session.belongs(out / _name(point), read, ["data.train"])
+        folder = out / names[_key(point)]
+        session.belongs(folder, read, moved, finished=_report(folder) is not None)
     out.mkdir(parents=True, exist_ok=True)
     records, refused = [], {}
     with guard.Stop() as stop:
         for chosen in _rows(grids) if together else ([point] for point in points(grids)):
-            folders = [out / _name(point) for point in chosen]
+            folders = [out / names[_key(point)] for point in chosen]
             everything = [[*shared, *_overrides(point)] for point in chosen]
             left = [i for i, folder in enumerate(folders) if _report(folder) is None]
             if together and len(left) > 1 and _fits(recipe, everything[0]):
@@ -101,6 +105,17 @@ def sweep(
     return records
 
 
+def _first(recipe: Path, grid: Grid, overrides: Sequence[tuple[str, str]]) -> Config:
+    """The config of the first run that has one, whatever its seed."""
+    wrong = None
+    for point in points([grid]) if grid else [[]]:
+        try:
+            return config.read(recipe, [*overrides, *_overrides([item for item in point if item[0] != "train.seed"])])
+        except ConfigError as error:
+            wrong = wrong or error
+    raise wrong or ConfigError("nothing to sweep: a key has no values")
+
+
 def _fits(recipe: Path, overrides: list[tuple[str, str]]) -> bool:
     """Can its seeds be trained together?"""
     try:
@@ -123,12 +138,25 @@ def _rows(grids: Sequence[Grid]) -> list[list[Point]]:
     """The points that differ in their seed only, side by side."""
     rows: dict[str, list[Point]] = {}
     for point in points(grids):
-        rows.setdefault(_name([item for item in point if item[0] != "train.seed"]), []).append(point)
+        rows.setdefault(_key(item for item in point if item[0] != "train.seed"), []).append(point)
     return list(rows.values())
 
 
+def _key(point: Iterable[tuple[str, Any]]) -> str:
+    """Alike for the same values of the same keys."""
+    return json.dumps(dict(point), sort_keys=True)
+
+
+def _names(points: Sequence[Point]) -> dict[str, str]:
+    """A folder for each: "entries-fisher-0.5-200"; those that would share one get a mark of their own."""
+    short = {_key(point): _name(point) for point in points}
+    many = Counter(short.values())
+    marks = {key: hashlib.blake2b(key.encode(), digest_size=3).hexdigest() for key in short}
+    return {key: name if many[name] == 1 else f"{name}-{marks[key]}" for key, name in short.items()}
+
+
 def _name(point: Point) -> str:
-    """A folder for it: "entries-fisher-0.5-200"; of a table its keys too."""
+    """Its values; of a table its keys too."""
     return "-".join(_short(value) for _, value in point) or "run"
 
 

@@ -44,6 +44,8 @@ def tune(
     plain, teller = recognise.open_(model, beam), LanguageModel(lm)
     Fusion(teller, rescore=rescore).check(plain.model.tokens)
     corpus = recognise.corpus_of(plain, manifest, split)
+    texts = [u.text for u in corpus.utterances]
+    perplexity = language.of_lines(lm, texts, str(manifest))["perplexity"]
     every = _choices(plain, teller, corpus)
     tried = [Tried(w, b, _rate(every, w, b)) for w in WEIGHTS for b in BONUSES]
     best = _best(tried)
@@ -60,9 +62,9 @@ def tune(
         found["fused"] = _best(tried)._asdict()
         best = _best([*tried, without])
     return found | {
-        "perplexity": language.read(lm, manifest, split)["perplexity"],
+        "perplexity": perplexity,
         "beam": beam,
-        "words": sum(len(plain.model.tokens.normalise(u.text).split()) for u in corpus.utterances),
+        "words": sum(len(plain.model.tokens.normalise(text).split()) for text in texts),
         "best": best._asdict(),
         "tried": [one._asdict() for one in tried],
     }

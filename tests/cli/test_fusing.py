@@ -56,7 +56,7 @@ def test_what_tune_finds_is_what_eval_and_transcribe_get(here, rescore, capsys):
 
 
 def test_a_language_model_of_other_labels_is_refused_in_the_search(here, tmp_path, capsys):
-    from csp.speech.tokens import Tokens
+    from csp.speech.tokens import Normaliser, Tokens
 
     other = language(tmp_path / "o.safetensors", Tokens("characters", tuple(" ABC")))
     sound = str(here / "0.wav")
@@ -64,6 +64,11 @@ def test_a_language_model_of_other_labels_is_refused_in_the_search(here, tmp_pat
     assert "is not the recogniser's of 6 characters: train it with --data.vocabulary" in capsys.readouterr().err
     assert main(["transcribe", str(here / "m.safetensors"), "--lm", other, "--rescore", sound]) == 0
     capsys.readouterr()
+    deaf = language(tmp_path / "d.safetensors", Tokens("characters", tuple(" abc"), Normaliser(False, "a-z ")))
+    for command in (["transcribe"], ["tune", "--manifest", str(here / "m.tsv")]):
+        last = [sound] if command == ["transcribe"] else []
+        assert main([command[0], str(here / "m.safetensors"), *command[1:], "--lm", deaf, "--rescore", *last]) == 2
+        assert "of what the recogniser writes nothing: train it with --data.vocabulary" in capsys.readouterr().err
     assert main(["transcribe", str(here / "m.safetensors"), "--lm", str(here / "m.safetensors"), sound]) == 2
     assert "holds no language model" in capsys.readouterr().err
     assert main(["eval", other, "--manifest", str(here / "m.tsv")]) == 2

@@ -7,7 +7,7 @@ from ran import history
 
 import csp
 from csp.cli import main
-from csp.train import guard, row, session
+from csp.train import guard, row, session, sweep
 
 
 def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
@@ -33,8 +33,22 @@ def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
     assert main([*arguments, "--json"]) == 0
     assert json.loads((tmp_path / "grid" / "results.json").read_text()) == records
     capsys.readouterr()
-    assert main([*arguments, "--train.steps", "5"]) == 2  # those are not the results of 5 steps
-    assert "was begun with another train.steps" in capsys.readouterr().err
+    for changed in (["--train.steps", "5"], ["--decode.values", "f32"], ["--data.keep", "A-Z"]):
+        assert main([*arguments, *changed]) == 2  # those are not the results of 5 steps
+        assert f"was begun with another {changed[0][2:]}" in capsys.readouterr().err
+
+
+def test_every_point_has_a_folder_of_its_own():
+    grids = [{"train.learning_rate": [0.001, 0.01]}, {"train.weight_decay": [0.01, 0.1]}]
+    points = sweep.points([*grids, grids[0]])
+    assert points == [[(key, value)] for grid in grids for key, values in grid.items() for value in values]
+    names = list(sweep._names(points).values())
+    assert len(set(names)) == 4
+    assert (names[0], names[3]) == ("0.001", "0.1")
+    assert names[1].startswith("0.01-")
+    assert len(set(sweep._names(sweep.points([{"data.noise": [[5, 20], [52, 0]]}])).values())) == 2
+    dense = sweep.points([{"sparsity.method": ["dense", "gradual"], "sparsity.metric": ["fisher", "adam"]}])
+    assert [dict(point).get("sparsity.metric") for point in dense] == [None, "fisher", "adam"]
 
 
 def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, monkeypatch):

@@ -24,7 +24,15 @@ from csp.train.guard import Stopped
         ({"model.left_heads": "[1, 1]"}, r"model.left_heads \(1, 1\): of each of 1 layers between 1 and 2"),
         ({"model.left_heads": "[3]"}, r"model.left_heads \(3,\): of each"),
         ({"model.left_hidden": "[0]"}, r"model.left_hidden \(0,\): of each"),
-        ({"model.positions": "learned", "model.context": "8"}, "model.context 8 has no positions for data.length 24"),
+        ({"model.positions": "learned", "model.context": "8"}, "model.context 8: learned .* --model.context 24"),
+        (
+            {"sparsity.structure": "rank", "sparsity.target": "0.5", "sparsity.rules": "[{pattern = '.*feed.*'}]"},
+            "sparsity.rules: ranks are chosen for all matrices together",
+        ),
+        (
+            {"sparsity.rules": "[{pattern = '.*up.*', structure = 'entries', metric = 'fisher', target = 0.5}]"},
+            "sparsity.rules: metric 'fisher' of '.*up.*': calibrated has one for all",
+        ),
         ({"model.network": "gru", "train.init": ""}, "model.network is 'transformer' or 'lstm'"),
         ({"model.network": "lstm", "sparsity.structure": "hidden", "sparsity.target": "0.5"}, "'hidden' is of Transf"),
         (
