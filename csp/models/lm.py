@@ -12,7 +12,7 @@ from jax import Array
 from csp import lowrank
 from csp.models import functional
 from csp.models.attention import Attention, FeedForward
-from csp.models.beam import Fusion
+from csp.models.beam import Fusion, Rows
 from csp.models.layers import Embedding, Linear, Norm, times
 from csp.models.lstm import LSTM
 from csp.rules import path_name
@@ -165,6 +165,20 @@ def fusion(structure: nnx.GraphDef, params: Params, weight: float = 0.3, bonus: 
     """A language model's say in a search, for `Recogniser.hypotheses`."""
     model = nnx.merge(structure, params)
     return Fusion(model.start, model.step, weight, bonus)
+
+
+def rescored(structure: nnx.GraphDef, params: Params, rows: Rows, weight: float = 0.3, bonus: float = 0.0) -> Rows:
+    """What `Recogniser.hypotheses` found, [..., K, U], with a language model's say afterwards; the best first again."""
+    labels, count = rows.tokens_KxU, rows.count_K[..., None]
+    places, ends = jnp.arange(labels.shape[-1] + 1), [(0, 0)] * (labels.ndim - 1)
+    before, after = jnp.pad(labels, [*ends, (1, 0)]), jnp.pad(labels, [*ends, (0, 1)])
+    said = (before, jnp.where(places < count, after, 0), (places <= count).astype(jnp.int32))
+    flat = [x.reshape(-1, x.shape[-1]) for x in said]
+    nats = functional.apply(structure, params, "losses", *flat).sum(-1).reshape(rows.count_K.shape)
+    score = rows.score_K - weight * nats + bonus * rows.count_K
+    order = jnp.argsort(-score, axis=-1, stable=True)
+    tokens = jnp.take_along_axis(labels, order[..., None], -2)
+    return Rows(tokens, *(jnp.take_along_axis(x, order, -1) for x in (rows.count_K, score)))
 
 
 def create(config: LMConfig, vocabulary: int, seed: int = 0) -> tuple[nnx.GraphDef, Params]:

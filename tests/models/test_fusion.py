@@ -154,6 +154,24 @@ def test_rescoring_takes_the_best_of_the_beam_by_any_vocabulary(told, tmp_path):
         Recognizer(tmp_path / "m.safetensors", 1, fusion=fusion)
 
 
+def test_rescoring_in_jax_is_that_of_every_row(told):
+    _, structure, params = told
+    shape, rng = (2, 5, 7), np.random.default_rng(0)
+    parts = (rng.integers(1, 7, shape), rng.integers(0, 8, shape[:2]), rng.normal(size=shape[:2]))
+    rows = beam.Rows(*map(jnp.asarray, parts))
+    found = jax.jit(lambda rows: lm.rescored(structure, params, rows, WEIGHT, BONUS))(rows)
+    for one in range(2):
+        said = [row[:n].tolist() for row, n in zip(rows.tokens_KxU[one], rows.count_K[one], strict=True)]
+        worth = np.array([WEIGHT * log_of(structure, params, row) + BONUS * len(row) for row in said])
+        worth += np.asarray(rows.score_K[one])
+        order = np.argsort(-worth)
+        assert np.allclose(found.score_K[one], worth[order], atol=1e-4)
+        assert order.tolist() != [*range(5)]
+        for place, row in enumerate(order):
+            assert found.tokens_KxU[one, place, : len(said[row])].tolist() == said[row]
+            assert found.count_K[one, place] == len(said[row])
+
+
 def test_who_rescores_spells_what_it_does_not_know():
     """As perplexity does: otherwise one label for any word would be a bargain."""
     teller = SimpleNamespace(tokens=Tokens("words", ("AB", "<unk>")), score=lambda rows: np.zeros(len(rows)))
