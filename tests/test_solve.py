@@ -163,6 +163,7 @@ def success(method, k, kind):
     return np.mean(np.linalg.norm(found - x, axis=1) < 1e-4 * np.linalg.norm(x, axis=1))
 
 
+@pytest.mark.slow  # benchmarks/recovery.py has more of them
 def test_trimmed_recovers_gaussian_signals_where_others_do_not():
     assert success("trimmed", 17, "gaussian") > 0.9
     for method in METHODS[1:]:

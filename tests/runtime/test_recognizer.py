@@ -164,6 +164,7 @@ def test_streams_share_a_model_between_threads(written):
         assert list(pool.map(hear, sounds)) == alone
 
 
+@pytest.mark.slow  # test_long_streams.py has seconds of it
 def test_half_an_hour_does_not_drift_and_takes_no_more_memory(written):
     """FAULTS 50: what a stream keeps is bounded, and its frames stay those of JAX."""
     path, model = written["lstm ctc"]

@@ -82,7 +82,7 @@ RUNGS = {"sparsity__target": "0.5", "sparsity__metric": "admm", "sparsity__optio
 LADDER = {"sparsity__targets": "[0.2, 0.5]", "sparsity__structure": "rank", "sparsity__metric": "second_order"}
 
 
-@pytest.mark.parametrize("changes", [RUNGS, LADDER], ids=["rungs", "ladder"])
+@pytest.mark.parametrize("changes", [pytest.param(RUNGS, marks=pytest.mark.slow), LADDER], ids=["rungs", "ladder"])
 def test_stopped_and_resumed_is_never_stopped(plain, changes, tmp_path, monkeypatch):
     """In the second stage, whose parameters have another shape than those that the run began with."""
     recipe, init, _ = plain
