@@ -109,21 +109,23 @@ class Run:
             if stage.steps == 0 and self._asked(0):
                 raise Stopped(f"stopped at step {stage.begin}")
         batches = self.batches.from_(int(state.position))
-        clock = time.monotonic()
+        spent, taken = 0.0, 0
         while done < stage.steps:
             if self._asked(done):
                 self._save(stage, state)
                 raise Stopped(f"stopped at step {stage.begin + done}")
+            clock = time.monotonic()
             state, info = take(state, self.place.batch(next(batches)))
             before, done = done, int(state.step)
+            spent, taken = spent + time.monotonic() - clock, taken + 1
             if int(state.streak) >= self.config.train.bad_steps:
                 state = self._back(stage, tx, state)
                 before = done = int(state.step)
             if done == before:
                 continue
             if done % EVERY == 0 or done == stage.steps:
-                self.look(stage, rules, state, info, (time.monotonic() - clock) / EVERY)
-                clock = time.monotonic()
+                self.look(stage, rules, state, info, spent / taken)
+                spent, taken = 0.0, 0
             if self.is_time(done, stage, self.config.train.evaluate_every):
                 done = self.judge(stage, rules, state) or done
             if self.is_time(done, stage, self.config.train.checkpoint_every):

@@ -69,12 +69,13 @@ def _row(runs: list[Run]) -> list[Finished]:
 
     together = jax.jit(jax.vmap(take), donate_argnums=0)
     state = _stacked([step.start(run.task.initial, tx, config) for run in runs])
-    position, looked, clock = 0, [0] * len(runs), time.monotonic()
+    position, looked, spent, taken = 0, [0] * len(runs), 0.0, 0
     while min(done := np.asarray(state.step).tolist()) < stage.steps:
         if runs[0].stop.asked:
             raise Stopped(f"stopped at step {min(done)} of {len(runs)} seeds, which begin again together")
-        state, info = together(state, _batch([run.batches.at(position) for run in runs]), seeds)
-        position += 1
+        clock = time.monotonic()
+        state, info = jax.block_until_ready(together(state, _batch([run.batches.at(position) for run in runs]), seeds))
+        position, spent, taken = position + 1, spent + time.monotonic() - clock, taken + 1
         for i, run in enumerate(runs):
             now = int(state.step[i])
             if int(state.streak[i]) >= config.train.bad_steps:
@@ -83,10 +84,11 @@ def _row(runs: list[Run]) -> list[Finished]:
                 continue
             looked[i] = now
             if now % EVERY == 0 or now == stage.steps:
-                run.look(stage, rules, _slice(state, i), _slice(info, i), (time.monotonic() - clock) / EVERY)
-                clock = time.monotonic() if i == len(runs) - 1 else clock
+                run.look(stage, rules, _slice(state, i), _slice(info, i), spent / taken)
             if run.is_time(now, stage, config.train.evaluate_every):
                 run.judge(stage, rules, _slice(state, i))
+        if position % EVERY == 0:
+            spent, taken = 0.0, 0
     return [_finished(run, stage, _slice(state, i), rules) for i, run in enumerate(runs)]
 
 

@@ -1,11 +1,14 @@
 """Whole runs: stopped and gone on with, gone wrong and gone back, and everything that is delivered at the end."""
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +22,17 @@ from csp.train.config import ConfigError
 from csp.train.guard import Lock, Stopped
 from csp.train.listening import Listening
 from csp.train.task import Judged
+
+
+def test_rows_per_second_are_of_the_steps_since_the_last_look(recipe, tmp_path, monkeypatch):
+    """Of a window that the stage's end cuts short as well; validation takes no part of it."""
+    told = []
+    monkeypatch.setattr(loop.Run, "look", lambda self, stage, rules, state, info, seconds: told.append(seconds))
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks), time=time.time))
+    monkeypatch.setattr(loop, "EVERY", 5)
+    session.train(recipe, tmp_path / "run", quiet=True)
+    assert told == [1, 1, 1]
 
 
 @pytest.mark.parametrize("looks", [2, 7, 11])
