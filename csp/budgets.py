@@ -96,7 +96,9 @@ class Joint(Budget):
         total = jnp.asarray(total, jnp.int32)
         sizes = jnp.asarray([worth.size for worth in worths], jnp.int32)
         fair = jnp.floor(sizes * (total / jnp.maximum(jnp.sum(sizes), 1)) * self.floor).astype(jnp.int32)
-        fair = jnp.maximum(fair - jnp.maximum(jnp.sum(fair) - total, 0), 0)  # float32 rounds large sizes
+        fair = jnp.maximum(
+            fair - jnp.maximum(jnp.sum(fair, dtype=fair.dtype) - total, 0), 0
+        )  # float32 rounds large sizes
         counts = [self.count(worth) for worth in worths]
 
         def kept(key):
@@ -114,7 +116,7 @@ class Joint(Budget):
         start = *map(jnp.int32, keys.key_range(_FLOAT)), sizes, fair
         *_, many, few = jax.lax.while_loop(lambda b: b[0] < b[1] - 1, halve, start)
         ties = jnp.maximum(many - few, 0)
-        missing, before = total - jnp.sum(few), jnp.cumsum(ties) - ties
+        missing, before = total - jnp.sum(few, dtype=few.dtype), jnp.cumsum(ties, dtype=ties.dtype) - ties
         return list(few + jnp.clip(missing - before, 0, ties))
 
 

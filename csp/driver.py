@@ -232,7 +232,7 @@ def _landing(u: jax.Array, p: jax.Array, alive: jax.Array, loose: jax.Array) -> 
     """
     u, info = u.astype(jnp.promote_types(u.dtype, p.dtype)), jnp.finfo(p.dtype)
     w = p.astype(u.dtype)
-    nowhere = jnp.where(loose, jnp.nan, 0).astype(p.dtype)  # where none may land: a choice of numbers, not of masks
+    nowhere = jnp.where(loose, info.max, 0).astype(p.dtype)  # where none may land: a choice of numbers, not of masks
     short = w * (float(info.eps) - 1) + jnp.where(w < 0, -float(info.tiny), float(info.tiny)).astype(u.dtype)
     return jnp.where(alive, jnp.where((p + u).astype(p.dtype) == nowhere, short, u), -w)
 

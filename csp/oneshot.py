@@ -112,8 +112,13 @@ def magnitude(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
 
 
 def wanda(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
-    """After Sun et al. (2023): the worth is |w| times the norm of its input; weights stay as they are."""
-    return shrinkage.hard(w, project.support(jnp.abs(w) * jnp.sqrt(jnp.diag(gram))[:, None]))
+    """After Sun et al. (2023): the worth is |w| times the norm of its input; weights stay as they are.
+
+    Their size alone, where no input was ever other than zero.
+    """
+    energy = jnp.diag(gram)
+    norm = jnp.sqrt(jnp.where(jnp.any(energy > 0), energy, 1))
+    return shrinkage.hard(w, project.support(jnp.abs(w) * norm[:, None]))
 
 
 def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
@@ -126,7 +131,7 @@ def sparsegpt(w: jax.Array, gram: jax.Array, project: Projection) -> jax.Array:
         raise ValueError(f"sparsegpt chooses single entries, not {project.structure}: use admm or trimmed")
     size = w.shape[0]
     typical = jnp.mean(jnp.diag(gram))
-    damped = gram + jnp.where(typical > 0, _DAMPING * typical, 1) * jnp.eye(size)
+    damped = gram + jnp.where(typical > 0, _DAMPING * typical, 1) * jnp.eye(size, dtype=gram.dtype)
     upper = jnp.linalg.cholesky(jnp.linalg.inv(damped)).T  # U^T U = G^-1: row i says who makes up for input i
     price = jnp.diag(upper)[:, None]
     first = project.support(jnp.abs(w) / price)
@@ -187,7 +192,7 @@ def _eliminate(w: jax.Array, upper: jax.Array, keep: jax.Array, begin: jax.Array
 
 def _prune(target: Target, w: jax.Array, gram: jax.Array | None, solver: Solver | None, kept: int | None) -> jax.Array:
     rule = target.rule
-    gram = None if gram is None else _in_unit(gram, w.dtype)
+    gram = None if gram is None else gram.astype(w.dtype)
     if isinstance(target.structure, Rank):
         if gram is None:
             return lowrank.dense(lowrank.factor(w, target.kept))
@@ -233,25 +238,24 @@ def _name(solver: Solver) -> str:
 
 
 def _definite(path: str, gram: jax.Array) -> jax.Array:
-    """The Gram matrix, without the negative eigenvalues that rounding gives it; dead inputs stay dead."""
-    gram = jnp.asarray(gram)
-    gram = gram.astype(jnp.promote_types(gram.dtype, jnp.float32))
+    """The Gram matrix, without the negative eigenvalues that rounding gives it; dead inputs stay dead.
+
+    Times a power of two, on which no choice depends, so that its largest entry is about 1: in float64, before float32
+    makes infinity of large ones and zero of tiny ones.
+    """
+    exact, dtype = np.asarray(gram, np.float64), jnp.result_type(gram)
+    unit = int(np.frexp(np.max(np.abs(exact), initial=0))[1])
+    gram = jnp.asarray(np.ldexp(exact, -unit), jnp.promote_types(dtype, jnp.float32))
     values = jnp.linalg.eigvalsh(gram)
     least, most = float(jnp.min(values, initial=0)), float(jnp.max(values, initial=0))
     skew = float(jnp.max(jnp.abs(gram - gram.T), initial=0))
     if max(-least, skew) > _ROUNDING * most:
         raise ValueError(
             f"the Gram matrix of {path!r} is not X.T @ X: it is not symmetric, or has negative eigenvalues "
-            f"(from {least:g} to {most:g}); compute it in float32"
+            f"(from {np.ldexp(least, unit):g} to {np.ldexp(most, unit):g}); compute it in float32"
         )
     lift = -least if -least > len(gram) * float(jnp.finfo(gram.dtype).eps) * most else 0.0
     return gram + lift * jnp.diag(jnp.where(jnp.diag(gram) != 0, 1, 0).astype(gram.dtype))
-
-
-def _in_unit(gram: jax.Array, dtype: Any) -> jax.Array:
-    """With a largest input of about 1, which no choice depends on: by a power of two, in float64, for tiny ones."""
-    exact = np.asarray(gram, np.float64)
-    return jnp.asarray(np.ldexp(exact, -int(np.frexp(np.max(np.diag(exact), initial=0))[1])), dtype)
 
 
 def _projection(target: Target, kept: int | None) -> Projection:

@@ -47,7 +47,7 @@ class Report(NamedTuple):
 
 def density(params: Any, total: bool = False) -> dict[str, float] | float:
     """The fraction of non-zeros of every array, or of all of them together."""
-    counts = {name: (int(np.count_nonzero(leaf)), int(np.size(leaf))) for name, leaf in named_leaves(params)}
+    counts = {name: (int(np.count_nonzero(leaf)), leaf.size) for name, leaf in _numbers(params)}
     if total:
         return sum(n for n, _ in counts.values()) / max(sum(size for _, size in counts.values()), 1)
     return {name: n / max(size, 1) for name, (n, size) in counts.items()}
@@ -62,7 +62,17 @@ def report(params: Any, state: Any = None) -> Report:
         what was asked.
     """
     notes = {note.digest: note for note in read_ledger(state)} if state is not None else {}
-    return Report([_row(name, np.asarray(leaf), notes.get(digest(name))) for name, leaf in named_leaves(params)])
+    return Report([_row(name, leaf, notes.get(digest(name))) for name, leaf in _numbers(params)])
+
+
+def _numbers(params: Any) -> list[tuple[str, np.ndarray]]:
+    """All arrays but the keys of random numbers, which a model's state may hold."""
+    leaves = [(name, leaf) for name, leaf in named_leaves(params) if not _is_key(leaf)]
+    return [(name, np.asarray(leaf)) for name, leaf in leaves]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended)
 
 
 def verify(params: Any, *rules_: Rule, sparsity: float | None = None, exact: bool = True) -> None:

@@ -215,6 +215,7 @@ def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[T
     shapes = {path: jnp.shape(leaf) for _, _, path, leaf in mine}
     if len(shapes) < len(mine):
         raise ValueError(f"two parameters of rule {rule.pattern!r} have one path, among {sorted(shapes)}: rename one")
+    _check_units(rule, structure, shapes)
     sparsity = rule.target(steps)
     try:
         shares = rule.budget.share(structure, shapes, sparsity)
@@ -224,6 +225,17 @@ def _bind_rule(rule: Rule, number: int, mine: list, steps: int | None) -> list[T
         Target(i, key_path, path, shapes[path], jnp.asarray(leaf).dtype, rule, structure, number, *shares[path])
         for i, key_path, path, leaf in mine
     ]
+
+
+def _check_units(rule: Rule, structure: structures.Structure, shapes: dict[str, tuple[int, ...]]) -> None:
+    sizes = {path: int(np.max(structure.sizes(shape), initial=0)) for path, shape in shapes.items()}
+    paths = [", ".join(map(repr, sizes))] if rule.budget.joint else [repr(path) for path in sizes]
+    for path, size in zip(paths, [sum(sizes.values())] if rule.budget.joint else sizes.values(), strict=True):
+        if size >= 2**31:
+            raise ValueError(
+                f"{path}: {size} units compete, and fewer than 2^31 are counted: cut the parameter into several, each "
+                "with a budget of its own, or take a structure of groups, such as structures.n_of_m"
+            )
 
 
 def _check_dtype(path: str, leaf: Any) -> None:

@@ -104,6 +104,14 @@ def test_parameters_and_state_can_be_donated(name, inner):
         step(params, state, make_gradients(params))
 
 
+def test_a_hunt_for_nan_finds_none_of_ours():
+    """Not even in a step that is not compiled, as jax repeats one in which it found some."""
+    tx, params = csp.sparsify(optax.adam(0.1), RULE, steps=STEPS), make_params()
+    state = tx.init(params)
+    with jax.debug_nans(True):
+        tx.update(make_gradients(params), state, params)
+
+
 def test_other_keyword_arguments_reach_the_optimizer():
     tx = csp.sparsify(optax.polyak_sgd(), RULE, method=methods.static(STEPS))
     params = make_params()

@@ -99,11 +99,13 @@ def test_whole_columns_are_chosen_by_what_they_say(layer, structure, solver):
     assert np.array_equal(new, np.where(best, w, 0).astype(np.float32))
 
 
-@pytest.mark.parametrize("solver", [None, oneshot.sparsegpt, oneshot.trimmed])
+@pytest.mark.parametrize("solver", [None, oneshot.sparsegpt, oneshot.trimmed, oneshot.wanda])
 def test_the_unit_of_the_inputs_says_nothing(layer, solver):
+    """Nor where float32 would make infinity or zero of it."""
     w, gram = layer
     rule = Rule("w", structures.entries(), sparsity=0.5)
-    new = [csp.compress({"w": w}, rule, gram={"w": gram * 2.0**n}, solver=solver)["w"] for n in (0, -110, 100)]
+    grams = [np.asarray(gram, np.float64) * 2.0**n for n in (0, -200, 190)]
+    new = [csp.compress({"w": w}, rule, gram={"w": gram}, solver=solver)["w"] for gram in grams]
     assert np.array_equal(new[0], new[1])
     assert np.array_equal(new[0], new[2])
 
@@ -202,11 +204,24 @@ def test_misuse_is_refused(rule, options, message):
         csp.compress({"w": jnp.ones((8, 8))}, rule, **options)
 
 
-def test_sparsegpt_of_inputs_that_never_fire_is_magnitude():
+@pytest.mark.parametrize("solver", [oneshot.sparsegpt, oneshot.wanda, None])
+def test_a_layer_whose_inputs_never_fire_is_pruned_by_magnitude(solver):
     w = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
     rule = Rule("w", structures.entries(), sparsity=0.5)
-    found = csp.compress({"w": w}, rule, gram={"w": jnp.zeros((8, 8))}, solver=oneshot.sparsegpt)
+    found = csp.compress({"w": w}, rule, gram={"w": jnp.zeros((8, 8))}, solver=solver)
     np.testing.assert_array_equal(found["w"], csp.compress({"w": w}, rule)["w"])
+
+
+def test_weights_in_single_precision_where_double_is_on(layer):
+    w, gram = layer
+    rule = Rule("w", structures.entries(), sparsity=0.5)
+    single = csp.compress({"w": w}, rule, gram={"w": gram}, solver=oneshot.sparsegpt)["w"]
+    with jax.enable_x64(True):
+        for dtype in (np.float32, np.float64):
+            given = {"w": np.asarray(gram, dtype)}
+            found = csp.compress({"w": np.asarray(w)}, rule, gram=given, solver=oneshot.sparsegpt)["w"]
+            assert found.dtype == jnp.float32
+            np.testing.assert_allclose(found, single, atol=1e-4)
 
 
 def test_worth_may_be_whole_numbers():

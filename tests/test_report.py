@@ -168,6 +168,14 @@ def test_verify_of_a_joint_budget_counts_together():
         csp.verify({"a": jnp.ones((4, 4)), "b": jnp.zeros((4, 4)).at[0, 0].set(1.0)}, rule)
 
 
+def test_keys_of_random_numbers_are_no_parameters():
+    params = {"w": jnp.eye(4), "rngs": {"dropout": {"key": jax.random.key(0), "count": jnp.uint32(3)}}}
+    assert csp.density(params) == {"rngs/dropout/count": 1.0, "w": 0.25}
+    assert csp.density(params, total=True) == 5 / 17
+    assert [row.path for row in csp.report(params).rows] == ["rngs/dropout/count", "w"]
+    csp.verify(params, sparsity=0.75, exact=True)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_, jnp.uint8])
 def test_what_is_no_float_is_reported_as_it_is(dtype):
     rows = csp.report({"w": jnp.ones((4, 4)), "ids": jnp.ones((4, 4), dtype)}).rows

@@ -73,6 +73,15 @@ def test_lasso_beyond_the_largest_alpha_is_zero(method):
     assert not np.any(solve.lasso(a, np.zeros(N), 0.0, method))
 
 
+@pytest.mark.parametrize("method", ["ista", "fista", "metric"])
+@pytest.mark.parametrize(("of_a", "of_y"), [(74, 74), (0, 74), (-83, 0), (0, -83), (-60, 60)])
+def test_the_units_of_a_lasso_say_nothing(method, of_a, of_y):
+    """Powers of two: the same to the bit, where float32 holds no square of such numbers."""
+    a, y = (x.astype(np.float32) for x in regression(30, 12, true=3))
+    found = solve.lasso(np.ldexp(a, of_a), np.ldexp(y, of_y), np.ldexp(ALPHA, of_a + of_y), method, steps=500)
+    assert np.array_equal(np.ldexp(found, of_a - of_y), solve.lasso(a, y, ALPHA, method, steps=500))
+
+
 def test_lasso_maps_over_penalties():
     a, y = regression()
     alphas = np.array([0.05, 0.2])

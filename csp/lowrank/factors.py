@@ -89,7 +89,7 @@ def factor_whitened(w: Array, rank: int, gram: Array) -> Factors:
         w: a matrix [..., in, out].
         rank: 1 <= rank <= min(in, out).
         gram: X^T X or any multiple of it, [..., in, in], or [..., in] for its diagonal alone. The machine epsilon
-            times the trace is added to a full one, so that Cholesky's factorisation exists.
+            times the trace is added to a full one, so that W decides where gram says nothing.
 
     Returns:
         Balanced factors; the squared error is the sum of the squared values of `spectrum(w, gram)` left out.
@@ -189,7 +189,7 @@ def _rotate(factors: Factors) -> tuple[Array, Array]:
 
 @jax.jit
 def _whiten(w: Array, gram: Array) -> Array:
-    """S^T W for S S^T = gram, or gram + epsilon trace(gram) I where Cholesky needs it; plain W if gram is zero."""
+    """S^T W for S S^T = gram, or gram + epsilon trace(gram) I for a full one; like W if gram is zero."""
     gram = _lift(gram).astype(w.dtype)
     *lead, n_in, _ = w.shape
     number = jnp.finfo(w.dtype)
@@ -197,8 +197,8 @@ def _whiten(w: Array, gram: Array) -> Array:
         return jnp.sqrt(gram + number.tiny)[..., None] * w
     if gram.shape == (*lead, n_in, n_in):
         ridge = number.eps * jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None] + number.tiny
-        root = jnp.linalg.cholesky(gram + ridge * jnp.broadcast_to(jnp.eye(n_in, dtype=w.dtype), gram.shape))
-        return _dot(root.mT, w)
+        values, vectors = jnp.linalg.eigh(gram)
+        return jnp.sqrt(jnp.maximum(values[..., None], 0) + ridge) * _dot(vectors.mT, w)
     raise ValueError(
         f"a Gram matrix of shape {gram.shape} does not fit a matrix with inputs {(*lead, n_in)}: "
         f"give X^T X of shape {(*lead, n_in, n_in)}, or its diagonal of shape {(*lead, n_in)}"

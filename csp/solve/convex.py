@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from csp import shrinkage
@@ -37,18 +38,22 @@ def lasso(
     solver = check.choice("method", method, _METHODS)
     a, y = check.system(a, y)
     check.count("steps", steps, 1)
-    check.number("alpha", alpha)
+    exact = jnp if isinstance(alpha, jax.core.Tracer) else np  # as a float of Python it may be beyond float32
+    penalty, power = exact.frexp(check.number("alpha", alpha))
     tol = 8 * float(jnp.finfo(a.dtype).eps) if tol is None else check.number("tol", tol)
-    return _solve(solver, a, y, jnp.asarray(alpha, a.dtype), steps, tol)
+    return _solve(solver, a, y, jnp.asarray(penalty, a.dtype), jnp.asarray(power, jnp.int32), steps, tol)
 
 
 @partial(jax.jit, static_argnums=0)
-def _solve(solver, a, y, alpha, steps, tol):
+def _solve(solver, a, y, penalty, power, steps, tol):
+    (a, unit), (y, size) = proximal.near_one(a), proximal.near_one(y)  # on which the problem does not depend
+
     def gradient(x):
         return (a @ x - y) @ a / len(y)
 
     with jax.default_matmul_precision("highest"):
-        return solver(gradient, a / len(y) ** 0.5, alpha, steps, tol)
+        x = solver(gradient, a / len(y) ** 0.5, jnp.ldexp(penalty, power - unit - size), steps, tol)
+        return jnp.ldexp(x, size - unit)
 
 
 def _plain(walk, gradient, root, alpha, steps, tol):

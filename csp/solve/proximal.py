@@ -50,3 +50,9 @@ def until_still(step: Callable[[Any], Any], state: Any, steps: int, tol: ArrayLi
 
     start = (state, jnp.full((), jnp.inf, state[0].dtype), 0)
     return jax.lax.while_loop(going, body, start)[0][0]
+
+
+def near_one(x: jax.Array, axis: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """The array, or its parts across an axis, times a power of two, and which: float32 may not hold other squares."""
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=axis))
+    return jnp.ldexp(x, -exponent), exponent

@@ -44,17 +44,11 @@ def recover(a: ArrayLike, y: ArrayLike, k: int, method: str = "trimmed") -> jax.
 @partial(jax.jit, static_argnums=0)
 def _recover(support, a, y, k):
     with jax.default_matmul_precision("highest"):
-        (a, shift), (y, size) = _near_one(a), _near_one(y)
+        (a, shift), (y, size) = proximal.near_one(a, axis=0), proximal.near_one(y)
         length = jnp.linalg.norm(a, axis=0)
         length = jnp.where(length > 0, length, 1)
         keep = support(a / length, y, k)
         return jnp.where(keep, jnp.ldexp(_fit(a / length, y, keep) / length, size - shift), 0)
-
-
-def _near_one(x):
-    """Columns times powers of two, and which: float32 may not hold the squares of others."""
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0))
-    return jnp.ldexp(x, -exponent), exponent
 
 
 def trimmed(a: jax.Array, y: jax.Array, k: ArrayLike) -> jax.Array:

@@ -30,6 +30,12 @@ def step(*rules, gradients=GRADIENTS, params=PARAMS, extra=None, **choices):
     return tx.update(gradients, state, params, **(extra or {}))
 
 
+def abstractly(shapes, *rules):
+    """A first state of parameters that no test has the memory for."""
+    tx = csp.sparsify(optax.sgd(1e-3), *rules, method=methods.gradual(steps=10), sparsity=0.5)
+    return jax.eval_shape(tx.init, {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()})
+
+
 WRONG = {
     "unknown path": (lambda: start(csp.Rule("encoder/kernl", structures.rows(), sparsity=0.5)), "'encoder/kernel'"),
     "no rule at all": (lambda: start(), "give rules, or sparsity=... for all matrices"),
@@ -118,6 +124,16 @@ WRONG = {
     "complex numbers": (
         lambda: start(csp.Rule("w", structures.entries(), sparsity=0.5), params={"w": jnp.ones((2, 2), complex)}),
         r"'w' has dtype complex64, .*Rule\('w', None\)",
+    ),
+    "more entries than are counted": (
+        lambda: abstractly({"w": (2**16, 2**15)}, csp.Rule("w", structures.entries())),
+        "'w': 2147483648 units compete, and fewer than 2.31 are counted: cut the parameter",
+    ),
+    "more entries together": (
+        lambda: abstractly(
+            dict.fromkeys("ab", (2**15, 2**15)), csp.Rule("[ab]", structures.entries(), budget=budgets.global_())
+        ),
+        "'a', 'b': 2147483648 units compete",
     ),
     "no gradient": (
         lambda: step(half(), gradients={**GRADIENTS, "encoder": {"kernel": None, "bias": jnp.ones(6)}}),

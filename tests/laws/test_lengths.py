@@ -51,6 +51,18 @@ def test_any_length_and_period(name, steps, every):
     assert_on_budget(params, rules, steps)
 
 
+@pytest.mark.parametrize("budget", [csp.budgets.global_(), csp.budgets.lamp()], ids=["global", "lamp"])
+def test_double_precision_of_a_shared_budget(budget):
+    with jax.enable_x64(True):
+        rule = csp.Rule("w.", csp.structures.entries(), sparsity=0.6, budget=budget)
+        tx = csp.sparsify(optax.adam(0.05), rule, method=trial.make_method("gradual", 8, 1))
+        leaves = {name: trial.Leaf((5, 4), csp.structures.entries(), 0.6, jnp.float64) for name in ("w1", "w2")}
+        params = trial.make_params(leaves)
+        params, _ = trial.compiled(functools.partial(trial.train, tx, steps=8), params)(params)
+        csp.verify(params, rule)
+        csp.verify(csp.compress(trial.make_params(leaves), rule), rule)
+
+
 @pytest.mark.parametrize("name", ["dual_pulled", "trimmed", "ista_metric", "str", "set"])
 def test_double_precision(name):
     """Of the weights; what a method counts and measures may stay single."""

@@ -33,6 +33,16 @@ class TestFactors:
             np.testing.assert_allclose(squared_error(w, factors, x), tail(x @ w, rank), rtol=1e-6, atol=1e-8)
             assert_balanced(factors)
 
+    @pytest.mark.parametrize("mean", [0, 300])
+    def test_inputs_that_are_nearly_one_direction(self, mean):
+        """In float32, where the Gram matrix has no factorisation by Cholesky."""
+        rng = np.random.default_rng(0)
+        x, w = rng.normal(size=(200 if mean else 1, 512)) + mean, normal(512, 6).astype(np.float32)
+        factors = lowrank.factor_whitened(w, 1, jnp.asarray(x.T @ x, jnp.float32))
+        wide = [np.asarray(part, np.float64) for part in factors]
+        error = np.linalg.norm(x @ wide[0] @ wide[1] - x @ w)
+        assert error <= 1.01 * np.sqrt(tail(x @ w, 1)) + 1e-4 * np.linalg.norm(x @ w)
+
     def test_plain_is_far_from_the_optimum_on_correlated_data(self, x64):
         w, x = normal(32, 24), correlated(500, 32)
         gaps = [squared_error(w, lowrank.factor(w, r), x) / tail(x @ w, r) for r in (4, 8, 12)]
