@@ -197,8 +197,13 @@ def _whiten(w: Array, gram: Array) -> Array:
         return jnp.sqrt(gram + number.tiny)[..., None] * w
     if gram.shape == (*lead, n_in, n_in):
         ridge = number.eps * jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None] + number.tiny
-        values, vectors = jnp.linalg.eigh(gram)
-        return jnp.sqrt(jnp.maximum(values[..., None], 0) + ridge) * _dot(vectors.mT, w)
+        root = jnp.linalg.cholesky(gram + ridge * jnp.broadcast_to(jnp.eye(n_in, dtype=w.dtype), gram.shape)).mT
+
+        def slowly():  # where one direction is so large that rounding makes others negative
+            values, vectors = jnp.linalg.eigh(gram)
+            return jnp.sqrt(jnp.maximum(values[..., None], 0) + ridge) * vectors.mT
+
+        return _dot(jax.lax.cond(jnp.all(jnp.isfinite(root)), lambda: root, slowly), w)
     raise ValueError(
         f"a Gram matrix of shape {gram.shape} does not fit a matrix with inputs {(*lead, n_in)}: "
         f"give X^T X of shape {(*lead, n_in, n_in)}, or its diagonal of shape {(*lead, n_in)}"
