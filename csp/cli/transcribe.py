@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csp.cli import fusing
+from csp.speech.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,40 +44,54 @@ def run(options: argparse.Namespace) -> int:
     recognizer = Recognizer(file_of(options.model), options.beam, fusion=fusing.fusion(options))
     if native.why_not():
         print(f"csp transcribe: {native.why_not()}", file=sys.stderr)
-    if options.stream:
-        for name in options.audio:
-            _show(options, name, recognizer)
-        return 0
-    hear = partial(_whole, recognizer, options.rate, len(options.audio) == 1)
-    for name, found in zip(options.audio, _together(hear, options.audio, options.threads), strict=True):
-        print(json.dumps(_plain(name, found)) if options.json else f"{name}: {found.text}", flush=True)
-    return 0
+    hear = partial(_growing if options.stream else _whole, options, recognizer)
+    threads = 1 if options.stream else options.threads
+    code = 0
+    for name, found in zip(options.audio, _together(partial(_or_why_not, hear), options.audio, threads), strict=True):
+        if isinstance(found, DataError):
+            print(f"csp transcribe: {found}", file=sys.stderr, flush=True)
+            code = 4
+            if options.json:
+                print(json.dumps({"path": name, "error": str(found)}), flush=True)
+        elif options.json:
+            print(json.dumps(_plain(name, found) | ({"final": True} if options.stream else {})), flush=True)
+        else:
+            print(f"{name}: {found.text}", flush=True)
+    return code
 
 
-def _whole(recognizer: "Recognizer", rate: int | None, alone: bool, name: str) -> "Result":
+def _or_why_not(hear: Callable[[str], "Result"], name: str) -> "Result | DataError":
+    """One bad recording is told, and the others are heard."""
+    try:
+        return hear(name)
+    except DataError as why:
+        return why
+
+
+def _whole(options: argparse.Namespace, recognizer: "Recognizer", name: str) -> "Result":
     stream = recognizer.stream()
-    bar = _bar(name) if alone else None
-    for x, own in _sound(name, rate or recognizer.rate):
+    bar = _bar(name) if len(options.audio) == 1 else None
+    for x, own in _sound(name, options.rate or recognizer.rate):
         stream.accept(x, own)
         if bar:
             bar(len(x) / own)
     return stream.finish()
 
 
-def _show(options: argparse.Namespace, name: str, recognizer: "Recognizer") -> None:
-    """Words as they come: a line that grows on a terminal, and a record for each change with --json."""
+def _growing(options: argparse.Namespace, recognizer: "Recognizer", name: str) -> "Result":
+    """Words as they come: a line that grows, or a record for each change with --json."""
+    stream = recognizer.stream()
     said = ""
     for x, own in _sound(name, options.rate or recognizer.rate):
         step = max(1, own // 10)
         for first in range(0, len(x), step):
-            recognizer.accept(x[first : first + step], own)
-            now = recognizer.result()
+            stream.accept(x[first : first + step], own)
+            now = stream.result()
             if now.text != said:
                 said = now.text
                 line = json.dumps(_plain(name, now) | {"final": False}) if options.json else f"{name}: {said} ..."
                 print(line, flush=True)
-    found = recognizer.finish()
-    print(json.dumps(_plain(name, found) | {"final": True}) if options.json else f"{name}: {found.text}", flush=True)
+    return stream.finish()
 
 
 def _sound(name: str, rate: int) -> Iterator[tuple["np.ndarray", int]]:
@@ -96,7 +111,9 @@ def _sound(name: str, rate: int) -> Iterator[tuple["np.ndarray", int]]:
         yield np.frombuffer(whole, "<i2"), rate
 
 
-def _together(f: Callable[[str], "Result"], names: list[str], threads: int) -> Iterator["Result"]:
+def _together(
+    f: Callable[[str], "Result | DataError"], names: list[str], threads: int
+) -> Iterator["Result | DataError"]:
     if threads == 1:
         return map(f, names)
     from concurrent.futures import ThreadPoolExecutor

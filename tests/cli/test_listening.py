@@ -111,6 +111,28 @@ def test_what_goes_wrong_is_one_line(model, recordings, tmp_path, capsys, monkey
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--threads", "2"], ["--stream"]])
+def test_a_bad_recording_does_not_cost_the_others(model, recordings, tmp_path, capsys, more):
+    bad = tmp_path / "nan.wav"
+    pytest.importorskip("soundfile").write(str(bad), np.full(800, np.nan, np.float32), 8000, "FLOAT")
+    names = [str(recordings[0]), str(bad), str(recordings[1])]
+    good = [json.loads(line) for line in _said(capsys, ["--json", *more, str(model), names[0], names[2]], 0)]
+    found = [json.loads(line) for line in _said(capsys, ["--json", *more, str(model), *names], 4)]
+    why = f"{bad} has samples that are NaN, infinite or beyond 100: it is no sound"
+    assert {"path": str(bad), "error": why} in found
+    assert [one for one in found if "error" not in one] == good
+    plain = _said(capsys, [*more, str(model), *names], 4)
+    assert not any(str(bad) in line for line in plain)
+    assert plain[-1] == f"{names[2]}: {good[-1]['text']}"
+
+
+def _said(capsys, arguments, code):
+    assert main(["transcribe", *arguments]) == code
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == bool(code)
+    return said.out.splitlines()
+
+
 def test_a_damaged_model_is_refused(model, recordings, tmp_path, capsys):
     damaged = tmp_path / "m.safetensors"
     spoiled = bytearray(model.read_bytes())
