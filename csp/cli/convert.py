@@ -41,14 +41,14 @@ def run(options: argparse.Namespace) -> int:
         notes = {name: entry.notes for name, entry in file.manifest.entries.items()}
         kept = {re.escape(name): entry.values for name, entry in file.manifest.entries.items()}
     if options.out.suffix == ".onnx":
-        _onnx(options, formats.load(options.path)[0])
+        _onnx(options, formats.load(options.path, flat=True)[0])
         return _said(options)
     factors = options.codec in ("auto", "factors")
     if not factors and isinstance(config, dict) and isinstance(model := config.get("model"), dict) and "ranks" in model:
         config = config | {"model": model | {"ranks": {}}}  # multiplied out
     formats.save(
         options.out,
-        formats.load(options.path, factors=factors)[0],
+        formats.load(options.path, factors=factors, flat=True)[0],
         options.codec,
         config,
         values=options.values or (None if options.codec == "dense" else kept),

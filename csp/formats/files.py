@@ -64,7 +64,7 @@ def save(
         whole = isinstance(values, str) and not isinstance(w, tensor.Pair) and w.ndim < 2
         kind = None if whole else _chosen(values, name, None)
         hint = _n_of_m(notes.get(name, {}))
-        return _encode(name, w, _chosen(codec, name, "auto"), kind, hint, archive, allow_nonfinite)
+        return _encode(name, w, _chosen(codec, name, "auto"), kind, hint, archive)
 
     entries: dict[str, Entry] = {}
     stored: dict[str, np.ndarray] = {}
@@ -72,6 +72,8 @@ def save(
         entries[name] = entry._replace(notes=notes.get(name, {}))
         for part, x in parts.items():
             piece = manifest.piece_name(name, entry, part)
+            if piece in stored or piece == header.METADATA:
+                raise ValueError(f"{name!r} would be stored as {piece!r}, which is another's place: rename it")
             stored[piece] = x.reshape(entry.shape) if piece == name and x.size == entry.size else x
     more = dict(about or {}) | ({"method": method.name, "steps": method.steps} if method else {})
     metadata = manifest.metadata(Manifest(entries, tied, config, more | {"csp": _version()}))
@@ -100,27 +102,29 @@ def load(
     limit: int = reading.LIMIT,
     allow_nonfinite: bool = False,
     factors: bool = False,
+    flat: bool = False,
 ) -> tuple:
     """(params, config): nested dicts of dense NumPy arrays by the parts of their names, or the tree `like` filled.
 
-    Factors are multiplied out, but where `like` has factors; or stay pairs (u, v), with `factors`.
+    Factors are multiplied out, but where `like` has factors; or stay pairs (u, v), with `factors`. With `flat` it is
+    one dict by whole names, such as "encoder/kernel".
     """
     with open(path, limit=limit, allow_nonfinite=allow_nonfinite) as file:
         try:
             decoded = dict(zip(file.manifest.entries, _together(file.decode, file.manifest.entries), strict=True))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
-        flat = {name: decoded[file.manifest.tied.get(name, name)] for name in file.names}
+        found = {name: decoded[file.manifest.tied.get(name, name)] for name in file.names}
         if like is not None:
-            return trees.fill(like, flat), file.manifest.config
+            return trees.fill(like, found), file.manifest.config
         if not factors:
-            flat = {name: trees.dense(w) for name, w in flat.items()}
-        return trees.nest(flat), file.manifest.config
+            found = {name: trees.dense(w) for name, w in found.items()}
+        return found if flat else trees.nest(found), file.manifest.config
 
 
 def verify(path: str | Path, *, limit: int = reading.LIMIT, allow_nonfinite: bool = False) -> None:
     """Decodes every tensor, and raises FormatError naming the first that is not what the file says."""
-    load(path, limit=limit, allow_nonfinite=allow_nonfinite)
+    load(path, limit=limit, allow_nonfinite=allow_nonfinite, flat=True)
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
@@ -226,13 +230,11 @@ def _one_array(name: str, leaf: Any, allow_nonfinite: bool) -> np.ndarray:
     return w
 
 
-def _encode(name, w, codec, kind, hint, archive, allow_nonfinite) -> tuple[Entry, dict[str, np.ndarray]]:
+def _encode(name, w, codec, kind, hint, archive) -> tuple[Entry, dict[str, np.ndarray]]:
     if kind is not None and kind not in kinds.TYPES:
         raise ValueError(f"values {kind!r} are none of {', '.join(map(repr, kinds.TYPES))}")
     try:
         entry, parts = tensor.encode(w, codec, kind, hint, archive)
-        if not allow_nonfinite and not archive and kind in kinds.FLOATS and not tensor.finite(parts["values"]):
-            raise ValueError(f"it has weights that {kind} cannot hold: store it as bf16 or f32")
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from None
     tensor.check(w, entry, parts)

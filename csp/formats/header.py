@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from csp.formats.errors import FormatError
 
+METADATA = "__metadata__"
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 LONGEST = 64 * 2**20  # bytes of header; a model of a thousand tensors has less than one
 LARGEST = 2**48  # entries along all axes that are not empty
+LONGEST_NUMBER = 1000  # digits of an integer, whose cost grows with their square
 _UNSAFE = re.compile(r"(^|/)\.\.?(/|$)|^/|\\|[\x00-\x1f\x7f]|^$")
 
 
@@ -40,9 +42,9 @@ def parse(head: bytes, size: int) -> Header:
     declared = strict_json(head[8 : 8 + length], "header")
     if not isinstance(declared, dict):
         raise FormatError("the header is no JSON object")
-    metadata = declared.pop("__metadata__", {})
+    metadata = declared.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise FormatError("__metadata__ is no object of strings")
+        raise FormatError(f"{METADATA} is no object of strings")
     pieces = {name: _piece(name, fields) for name, fields in declared.items()}
     _check_layout(pieces, size - 8 - length)
     return Header(pieces, metadata, 8 + length)
@@ -58,9 +60,10 @@ def header_length(head: bytes, size: int) -> int:
 
 
 def strict_json(text: bytes, what: str) -> Any:
-    """JSON without repeated keys, NaN, or depth that exhausts the stack."""
+    """JSON without repeated keys, NaN, numbers that are too long, or depth that exhausts the stack."""
+    hooks: dict[str, Any] = {"object_pairs_hook": _once, "parse_constant": _no_constant}
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(text.decode("utf-8"), parse_int=_integer, parse_float=_finite, **hooks)
     except UnicodeDecodeError as error:
         raise FormatError(f"the {what} is no UTF-8, from byte {error.start}") from None
     except RecursionError:
@@ -71,7 +74,7 @@ def strict_json(text: bytes, what: str) -> Any:
 
 def write_header(pieces: Mapping[str, Piece], metadata: Mapping[str, str]) -> bytes:
     """Length and JSON, padded with spaces so that the data begins at a multiple of eight."""
-    declared: dict[str, Any] = {"__metadata__": dict(metadata)}
+    declared: dict[str, Any] = {METADATA: dict(metadata)}
     for name, piece in pieces.items():
         check_name(name)
         fields = {"dtype": piece.dtype, "shape": list(piece.shape), "data_offsets": [piece.begin, piece.end]}
@@ -109,6 +112,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise FormatError(f"{name} is no JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise FormatError(f"an integer of {len(digits)} digits is beyond all reason")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(found := float(digits)):
+        raise FormatError(f"{digits[:20]} is beyond all numbers")
+    return found
 
 
 def _piece(name: str, fields: Any) -> Piece:

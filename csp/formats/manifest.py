@@ -84,8 +84,8 @@ def read(header: Header) -> Manifest | None:
     if digest(text) != header.metadata["digest"]:
         raise FormatError("the digest of its manifest is not that of its text: damaged")
     whole = strict_json(text.encode("utf-8", "surrogatepass"), "manifest")
-    if not isinstance(whole, dict) or whole.get("version") != VERSION:
-        version = whole.get("version") if isinstance(whole, dict) else None
+    version = whole.get("version") if isinstance(whole, dict) else None
+    if type(version) is not int or version != VERSION:
         raise FormatError(f"its manifest has version {str(version)[:20]}, this csp reads {VERSION}: upgrade csp-jax")
     if set(whole) != {"version", "orientation", "tensors", "tied", "config", "about"}:
         raise FormatError(f"its manifest has other keys than those of version {VERSION}")
@@ -96,7 +96,7 @@ def read(header: Header) -> Manifest | None:
     tied = whole["tied"]
     for other, name in tied.items():
         check_name(other)
-        if name not in entries or other in entries:
+        if not isinstance(name, str) or name not in entries or other in entries:
             raise FormatError(f"{other!r} is tied to {str(name)[:60]!r}, which is no tensor of this file")
     return Manifest(entries, tied, whole["config"], whole["about"])
 
@@ -126,7 +126,7 @@ def _entry(name: str, given: Any) -> Entry:
     numbers = [given[key] for key in ("stored", "nonzero", *codecs.FIELDS[codec])]
     if not all(type(n) is int and n >= 0 for n in numbers):
         raise FormatError(f"{name!r} has a count that is negative or no integer")
-    if given["values"] not in values.TYPES or given["dtype"] not in DTYPES:
+    if given["values"] not in values.TYPES or given["dtype"] not in tuple(DTYPES):
         raise FormatError(f"{name!r} has values of a type that this csp does not know")
     if not isinstance(given["digest"], str) or not _DIGEST.fullmatch(given["digest"]):
         raise FormatError(f"{name!r} has no digest")
@@ -149,6 +149,8 @@ def _entry(name: str, given: Any) -> Entry:
         fields={key: given[key] for key in codecs.FIELDS[codec]},
         notes=notes,
     )
+    if codec == "factors" and (len(entry.shape) < 2 or entry.fields["rank"] > max(entry.matrix)):
+        raise FormatError(f"{name!r} has factors of rank {str(entry.fields['rank'])[:20]}, of shape {entry.shape}")
     most = 2 * entry.size if codec == "factors" else entry.size
     if not entry.nonzero <= entry.stored <= most:
         raise FormatError(f"{name!r} stores {entry.stored} numbers for {entry.nonzero} non-zeros of {entry.size}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from csp.formats import tensor, trees, values, writing
+from csp.formats import trees, values, writing
 
 _TYPES = {"f32": 1, "f16": 10, "f64": 11, "bf16": 16}
 _INT64, _INT8 = 7, 3
@@ -66,7 +66,7 @@ def _graph(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes]:
             stored = _tensor(name, kind, w.reshape(-1)[order]), _tensor("", _INT64, order.astype("<i8"))
             yield _bytes(15, _bytes(1, stored[0]) + _bytes(2, stored[1]) + _dims(3, w.shape))
         else:
-            yield _bytes(5, _tensor(name, kind, tensor.positive_zero(w)))
+            yield _bytes(5, _tensor(name, kind, values.positive_zero(w)))
     for name, w in arrays.items():
         sizes = b"".join(_bytes(1, _number(1, n)) for n in w.shape)
         kind = _number(1, _TYPES[values.natural(w.dtype)])

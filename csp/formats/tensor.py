@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from csp.formats import archive, bits, codecs, values
 from csp.formats.errors import FormatError
 from csp.formats.manifest import Entry
-from csp.formats.values import FLOATS, Parts
+from csp.formats.values import FLOATS, Parts, positive_zero
 
 NAMES = {np.dtype(np.float64): "F64", np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}
 NAMES |= {np.dtype(FLOATS["bf16"]): "BF16", np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8"}
@@ -77,20 +78,20 @@ def encode(
 
 def sizes(w: np.ndarray, kind: str | None = None, hint: Any = None) -> dict[str, int]:
     """Bytes of the positions and values in each codec that has positions, and dense, to within a few bytes."""
-    matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
+    matrix = _matrix(w)
     keep = matrix != 0
     hint = codecs.fitting(keep, hint)
     costs = _bits(keep, bits.positions(keep), kind or values.natural(w.dtype), hint) if w.size else {"dense": 0}
     return {name: -(-cost // 8) for name, cost in costs.items()}
 
 
-def positive_zero(w: np.ndarray) -> np.ndarray:
-    negative = np.signbit(w) & (w == 0)
-    return np.where(negative, np.zeros((), w.dtype), w) if negative.any() else w
+def _matrix(w: np.ndarray) -> np.ndarray:
+    """[rows, outputs], of nothing too."""
+    return w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
 
 
 def _smallest(w: np.ndarray, codec: str, kind: str, hint: Any, archived: bool) -> tuple[_Coded, dict[str, Any]]:
-    matrix = w.reshape(math.prod(w.shape[:-1]), w.shape[-1]) if w.ndim else w.reshape(1, 1)
+    matrix = _matrix(w)
     if not matrix.size:  # nothing has no positions
         codec = "dense"
     keep = matrix != 0  # of NaN too
@@ -132,10 +133,12 @@ def _hint(name: str, hint: Any, archived: bool) -> Any:
 def _factors(w: np.ndarray | Pair, kind: str) -> _Coded:
     """u, then v, each row by row; a scale for each column of u and each of v."""
     pair = w if isinstance(w, Pair) else factorised(w)
-    u, v = pair.u.reshape(-1, pair.u.shape[-1]), pair.v
+    u, v = _matrix(pair.u), pair.v
     numbers = np.concatenate([positive_zero(u).reshape(-1), positive_zero(v).reshape(-1)])
-    rank, cols = v.shape
-    channels = _factor_channels(*u.shape, cols) if kind in values.TOP else None
+    rows, rank, cols = len(u), *v.shape
+    if rank > max(rows, cols):
+        raise ValueError(f"factors of rank {rank} are larger than their product, {rows} x {cols}: multiply them out")
+    channels = _factor_channels(rows, rank, cols) if kind in values.TOP else None
     parts = values.encode(numbers, channels, rank + cols, kind)
     return _Coded("factors", {"rank": rank}, parts, len(numbers), int(np.count_nonzero(numbers != 0)))
 
@@ -153,10 +156,10 @@ def factorised(w: np.ndarray) -> Pair:
     """u v = w but for rounding, with as many columns as w has singular values above rounding."""
     if w.ndim < 2:
         raise ValueError("a vector has no factors: store it dense")
-    rows = math.prod(w.shape[:-1])
-    u, s, v = np.linalg.svd(w.reshape(rows, -1).astype(np.float64), full_matrices=False)
+    matrix = _matrix(w)
+    u, s, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     precision = max(np.finfo(np.float32).eps if w.dtype.itemsize < 8 else 0, np.finfo(np.float64).eps)
-    rank = int(np.count_nonzero(s > s.max(initial=0) * precision * max(rows, w.shape[-1]) ** 0.5))
+    rank = int(np.count_nonzero(s > s.max(initial=0) * precision * max(matrix.shape) ** 0.5))
     root = np.sqrt(s[:rank])
     return Pair(
         (u[:, :rank] * root).astype(w.dtype).reshape(*w.shape[:-1], rank), (root[:, None] * v[:rank]).astype(w.dtype)
@@ -206,9 +209,11 @@ def check(w: np.ndarray | Pair, entry: Entry, parts: Mapping[str, np.ndarray]) -
     back = decode(entry, parts, allow_nonfinite=True)
     for given, read in zip(_arrays(w, entry), back if isinstance(back, Pair) else (back,), strict=True):
         if entry.values in values.TOP:
-            step = np.abs(given).reshape(-1, given.shape[-1] if given.ndim else 1).max(axis=0, initial=0)
-            error = np.abs(given.astype(np.float64) - read).reshape(-1, len(step))
-            right = (error <= 0.51 / values.TOP[entry.values] * step + np.finfo(np.float32).tiny).all()
+            size = np.abs(_matrix(given).astype(np.float64))
+            error, type_ = np.abs(_matrix(given).astype(np.float64) - _matrix(read)), ml_dtypes.finfo(given.dtype)
+            step = size.max(axis=0, initial=0) / values.TOP[entry.values]
+            rounding = size * float(type_.eps) + max(float(type_.smallest_subnormal), np.finfo(np.float32).tiny)
+            right = (error <= 0.51 * step + rounding).all()
         else:
             with np.errstate(over="ignore"):
                 expected = given.astype(FLOATS[entry.values], copy=False).astype(given.dtype, copy=False)

@@ -28,15 +28,37 @@ def natural(dtype: np.dtype) -> str:
 def encode(values: np.ndarray, channels: np.ndarray | None, width: int, kind: str) -> Parts:
     """The stored parts of these values; a code needs the output channel of each, `width` in all."""
     if kind in FLOATS:
-        with np.errstate(over="ignore"):
-            return {"values": values.astype(FLOATS[kind], copy=False)}
+        return {"values": _rounded(values, kind)}
     assert channels is not None
     top = TOP[kind]
     highest = np.zeros(width, np.float32)
-    np.maximum.at(highest, channels, np.abs(values).astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.maximum.at(highest, channels, np.abs(values).astype(np.float32))
+    if not np.isfinite(highest).all():
+        raise ValueError(f"it has weights that {kind} and a float32 scale cannot hold: store it as {_wide(values)}")
     scale = np.maximum(highest / np.float32(top), np.finfo(np.float32).tiny)
     codes = np.clip(np.rint(values.astype(np.float32) / scale[channels]), -top, top).astype(np.int8)
     return {"values": codes if kind == "int8" else _pack(codes), "scale": scale}
+
+
+def _rounded(values: np.ndarray, kind: str) -> np.ndarray:
+    """As numbers of this type; what becomes zero is +0.0."""
+    if values.dtype == FLOATS[kind]:
+        return values
+    with np.errstate(over="ignore"):
+        found = values.astype(FLOATS[kind])
+    if (np.isinf(found) & np.isfinite(values)).any():
+        raise ValueError(f"it has weights that {kind} cannot hold: store it as {_wide(values)}")
+    return positive_zero(found)
+
+
+def _wide(values: np.ndarray) -> str:
+    return "f64" if values.dtype == np.float64 else "bf16 or f32"
+
+
+def positive_zero(w: np.ndarray) -> np.ndarray:
+    negative = np.signbit(w) & (w == 0)
+    return np.where(negative, np.zeros((), w.dtype), w) if negative.any() else w
 
 
 def decode(parts: Parts, count: int, channels: np.ndarray | None, width: int, kind: str, dtype: np.dtype) -> np.ndarray:

@@ -113,6 +113,21 @@ def test_a_key_stands_once_at_every_level(tmp_path):
     refused(tmp_path, assemble({"w": F32}, '{"version":1,"version":1}', bytes(8)), "'version' stands twice")
 
 
+def test_a_number_is_within_reason(valid, tmp_path):
+    pieces, manifest, data = take_apart(valid["bitmask None"])
+    for number, message in (("1" * 5000, "an integer of 5000 digits"), ("1e999", "1e999 is beyond all numbers")):
+        text = json.dumps(manifest | {"config": "@"}).replace('"@"', number)
+        refused(tmp_path, assemble(pieces, text, data), message)
+    text = assemble({"w": F32 | {"shape": "@"}})[8:].replace(b'"@"', b"[" + b"1" * 5000 + b"]")
+    refused(tmp_path, len(text).to_bytes(8, "little") + text, "an integer of 5000 digits")
+
+
+def test_nothing_has_factors_of_no_rank(tmp_path):
+    nothing = forge("values", lambda x: x[:0], "factors", rank=10**30, shape=[0, 0], stored=0, nonzero=0)
+    refused(tmp_path, nothing, "'w' has factors of rank 1000")
+    refused(tmp_path, forge("values", lambda x: x[:0], "factors", rank=0, shape=[], stored=0, nonzero=0), "rank 0, of")
+
+
 def lie(raw: bytes, **changes) -> bytes:
     """The file with another entry of "w" in its manifest."""
     pieces, manifest, data = take_apart(raw)
@@ -134,6 +149,7 @@ LIES = {
     "parts": ({"parts": {"values": {}}}, "'w' has other parts|'w#"),
     "a path": ({"notes": {"a": 1}}, "'w' has notes"),
     "unknown": ({"script": "rm"}, "'w' has other fields"),
+    "a list for a type": ({"dtype": []}, "'w' has values of a type"),
 }
 
 
@@ -147,7 +163,9 @@ def test_a_manifest_of_the_future_is_named(valid, tmp_path):
     pieces, manifest, data = take_apart(valid["bitmask None"])
     refused(tmp_path, assemble(pieces, manifest | {"version": 2}, data), "version 2, this csp reads 1: upgrade")
     refused(tmp_path, assemble(pieces, manifest | {"more": 2}, data), "other keys")
+    refused(tmp_path, assemble(pieces, manifest | {"version": True}, data), "version True, this csp reads 1")
     refused(tmp_path, assemble(pieces, manifest | {"tied": {"v": "u"}}, data), "'v' is tied to 'u'")
+    refused(tmp_path, assemble(pieces, manifest | {"tied": {"v": []}}, data), r"'v' is tied to '\[\]'")
     refused(tmp_path, assemble(pieces, "[" * 10**5, data), "nested too deeply|no JSON", most=3e7)
     refused(
         tmp_path, assemble(pieces | {"x": F32 | {"shape": [0], "data_offsets": [0, 0]}}, manifest, data), "'x' stands"
@@ -206,7 +224,7 @@ def test_what_is_forged_with_its_digest_is_checked_too(tmp_path):
         (forge("scale", put(0, nan), "bitmask", "int8"), "'w': a scale is zero"),
         (forge("scale", lambda x: x[:-1], "bitmask", "int8"), "'w': its scale are not 5"),
         (forge("values", lambda x: x, "factors", rank=4), "'w': 145 values are no factors of rank 4"),
-        (forge("values", lambda x: x, "factors", rank=10**9), "'w': 145 values are no factors of rank 1000000000"),
+        (forge("values", lambda x: x, "factors", rank=10**9), "'w' has factors of rank 1000000000"),
         (forge("values", put(0, nan), "factors"), "'w': it has NaN or infinite weights"),
     ]:
         refused(tmp_path, raw, message)
