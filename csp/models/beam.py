@@ -184,9 +184,9 @@ def transducer(
     def open_(state):
         step, beam, *_, ended = state
         opened = jnp.any((step - beam.count_K < frames) & (beam.score_K > NEVER / 2)) & (step < T + most)
-        if fusion is not None:  # which may raise a score
-            return opened
-        return opened & (jax.nn.logsumexp(beam.score_K) > ended.score_K[-1])  # together they could still do better
+        bonus = 0.0 if fusion is None else jnp.maximum(fusion.bonus, 0.0)  # as if for nothing, in each frame left
+        hopes_K = beam.score_K + bonus * PER_FRAME * jnp.maximum(frames - step + beam.count_K, 0)
+        return opened & (jax.nn.logsumexp(hopes_K) > ended.score_K[-1])  # together they could still do better
 
     def move(state):
         step, beam, g_KxJ, carry, guess, ended = state

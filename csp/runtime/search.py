@@ -127,14 +127,19 @@ class BeamTransducer:
 
     def finish(self) -> None:
         end = self._first + len(self._frames)
-        while end and self._rows and not self._is_decided():
+        while end and self._rows and not self._is_decided(end):
             self._move(end)
 
-    def _is_decided(self) -> bool:
-        """Nothing that goes on can beat what has ended: together they are less likely than the least of those."""
-        if self.guide is not None or len(self._ended) < self.width:
+    def _is_decided(self, end: int) -> bool:
+        """Nothing that goes on can beat what has ended: together they are worth less than the least of those.
+
+        Where labels gain a bonus, as if each row said PER_FRAME more of them, for nothing, in each frame that is left.
+        """
+        if len(self._ended) < self.width:
             return False
-        return bool(np.logaddexp.reduce(self._scores) <= self._ended[-1].score)
+        bonus = max(self.guide.fusion.bonus, 0.0) if self.guide is not None else 0.0
+        hopes = self._scores + bonus * PER_FRAME * (end - np.array(self._at()))
+        return bool(np.logaddexp.reduce(hopes) <= self._ended[-1].score)
 
     def _at(self) -> list[int]:
         return [self._moves - row.count for row in self._rows]

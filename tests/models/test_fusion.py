@@ -14,6 +14,7 @@ from csp.models import ModelConfig, beam, lm
 from csp.runtime import Recognizer
 from csp.runtime.fusion import Fusion
 from csp.runtime.lm import LanguageModel
+from csp.runtime.search import BeamTransducer
 from csp.speech.tokens import Tokens
 
 WEIGHT, BONUS = 0.7, 0.4
@@ -125,6 +126,25 @@ def test_the_runtime_fuses_as_jax_does(name, told, tmp_path):
         assert fused.finish().text == expected[0]
         different += plain.finish().text != expected[0]
     assert different  # the language model has its say
+
+
+@pytest.mark.parametrize("bonus", [-0.5, 0.0, BONUS])
+def test_a_search_that_cannot_do_better_ends(bonus, told, tmp_path, monkeypatch):
+    """With a language model too, whose rows could go on for several times as many moves as there are frames."""
+    recognisers.write(tmp_path / "m.safetensors", recognisers.CONFIGS["lstm transducer"])
+    hears, moves = Recognizer(tmp_path / "m.safetensors", 4, fusion=Fusion(LanguageModel(told[0]), WEIGHT, bonus)), []
+    hears.model.transducer.output.bias[0] += 6  # a model that is silent most of the time, as those that were trained
+    step = BeamTransducer._move
+    monkeypatch.setattr(BeamTransducer, "_move", lambda search, end: [moves.append(end), step(search, end)])
+    found = []
+    for decided in (BeamTransducer._is_decided, lambda search, end: False):
+        monkeypatch.setattr(BeamTransducer, "_is_decided", decided)
+        hears.accept(recognisers.sound(4.0))
+        moves.append(None)
+        found.append((hears.finish_with(), len(moves)))
+        moves.clear()
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1] / 2
 
 
 def test_rescoring_takes_the_best_of_the_beam_by_any_vocabulary(told, tmp_path):
