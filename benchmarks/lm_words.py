@@ -14,7 +14,7 @@ from _timing import save, show
 from csp.runtime import Recognizer
 from csp.runtime.fusion import Fusion
 from csp.runtime.lm import LanguageModel
-from csp.runtime.recognizer import file_of
+from csp.runtime.model import file_of
 from csp.speech import paired, wer
 from csp.train import evaluate, language, recognise, tune
 

@@ -18,7 +18,7 @@ from _timing import save, show
 
 from csp.runtime import Recognizer, native
 from csp.runtime.bench import FORMS
-from csp.runtime.recognizer import Model
+from csp.runtime.model import Model
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from csp.runtime import bench
-    from csp.runtime.recognizer import file_of, kind_of
+    from csp.runtime.model import file_of, kind_of
 
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats} must be positive")

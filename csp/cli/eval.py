@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> int:
-    from csp.runtime.recognizer import file_of
+    from csp.runtime.model import file_of
     from csp.train import language
 
     found = language.read(file_of(options.model), options.text, options.split)

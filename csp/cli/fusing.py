@@ -24,6 +24,6 @@ def fusion(options: argparse.Namespace) -> "Fusion | None":
         return None
     from csp.runtime.fusion import Fusion
     from csp.runtime.lm import LanguageModel
-    from csp.runtime.recognizer import file_of
+    from csp.runtime.model import file_of
 
     return Fusion(LanguageModel(file_of(options.lm)), rescore=options.rescore, **told)

@@ -3,7 +3,7 @@
 csp transcribe runs/digits/model.safetensors a.wav b.flac
 csp transcribe --stream runs/digits/model.safetensors long.mp3
 csp transcribe runs/digits --lm runs/say --lm-weight 0.4 a.wav
-arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream runs/digits/model.safetensors -
+arecord -f S16_LE -r 8000 -t raw | csp transcribe --stream --pause 1 runs/digits/model.safetensors -
 """
 
 import argparse
@@ -29,6 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file, or a run directory")
     parser.add_argument("--beam", type=int, metavar="N", help="hypotheses; those of the model's config by default")
     parser.add_argument("--stream", action="store_true", help="print words as they are heard")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        metavar="S",
+        help="seconds without a word that end a sentence; the next one is heard afresh. For streams without end, and "
+        "recordings much longer than those of the training",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="recordings at once; 1 by default")
     parser.add_argument("--rate", type=int, metavar="HZ", help="of standard input; the model's by default")
     fusing.arguments(parser)
@@ -37,11 +44,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from csp.runtime import Recognizer, native
-    from csp.runtime.recognizer import file_of
+    from csp.runtime.model import file_of
 
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads} must be positive")
-    recognizer = Recognizer(file_of(options.model), options.beam, fusion=fusing.fusion(options))
+    recognizer = Recognizer(file_of(options.model), options.beam, fusion=fusing.fusion(options), pause=options.pause)
     if native.why_not():
         print(f"csp transcribe: {native.why_not()}", file=sys.stderr)
     hear = partial(_growing if options.stream else _whole, options, recognizer)
@@ -55,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
                 print(json.dumps({"path": name, "error": str(found)}), flush=True)
         elif options.json:
             print(json.dumps(_plain(name, found) | ({"final": True} if options.stream else {})), flush=True)
-        else:
+        elif found.text or not (options.stream and options.pause):  # whose sentences were printed as they ended
             print(f"{name}: {found.text}", flush=True)
     return code
 
@@ -79,18 +86,25 @@ def _whole(options: argparse.Namespace, recognizer: "Recognizer", name: str) -> 
 
 
 def _growing(options: argparse.Namespace, recognizer: "Recognizer", name: str) -> "Result":
-    """Words as they come: a line that grows, or a record for each change with --json."""
+    """Words as they come: a line that grows, or a record for each change with --json; and the last sentence."""
     stream = recognizer.stream()
     said = ""
+
+    def show(now: "Result", final: bool) -> None:
+        line = f"{name}: {now.text}{'' if final else ' ...'}"
+        print(json.dumps(_plain(name, now) | {"final": final}) if options.json else line, flush=True)
+
     for x, own in _sound(name, options.rate or recognizer.rate):
         step = max(1, own // 10)
         for first in range(0, len(x), step):
             stream.accept(x[first : first + step], own)
+            for sentence in stream.sentences():
+                show(sentence, final=True)
+                said = ""
             now = stream.result()
             if now.text != said:
                 said = now.text
-                line = json.dumps(_plain(name, now) | {"final": False}) if options.json else f"{name}: {said} ..."
-                print(line, flush=True)
+                show(now, final=False)
     return stream.finish()
 
 

@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from csp.runtime.recognizer import file_of
+    from csp.runtime.model import file_of
     from csp.train import tune
 
     if options.beam < 2:

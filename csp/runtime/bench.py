@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from csp.runtime.matrix import Matrix
+from csp.runtime.model import Model
 from csp.runtime.native import Kernels
-from csp.runtime.recognizer import Model, Recognizer
+from csp.runtime.recognizer import Recognizer
 from csp.speech import audio, formants
 from csp.speech.features import LogMel
 

@@ -2,25 +2,18 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from csp import formats
-from csp.runtime import encoders, native
-from csp.runtime.decoders import CTCHead, GreedyCTC, GreedyTransducer, Label, TransducerHead
-from csp.runtime.fusion import Fusion, Guide
-from csp.runtime.layers import Source, expect
-from csp.runtime.matrix import sparse
-from csp.runtime.search import BeamCTC, BeamTransducer
-from csp.speech import tokens as tokens_
-from csp.speech.features import Given, LogMel, Stream, bands
-from csp.speech.tokens import Tokens
+from csp.runtime.decoders import Label
+from csp.runtime.fusion import Fusion
+from csp.runtime.model import Model
+from csp.speech.features import LogMel, Stream
 
-KIND = "recogniser"
 BESIDE = 8  # hypotheses of a search that a language model has a say in
 LOUDEST = 100.0  # as csp.speech.audio has it
+EVERY = 16  # frames of features after which it is asked whether a sentence is over, however they came
 
 
 class Word(NamedTuple):
@@ -43,72 +36,6 @@ class Hypothesis(NamedTuple):
     labels: int
 
 
-def file_of(path: str | Path) -> Path:
-    """A model file itself, or the one of a run directory."""
-    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-
-
-def kind_of(path: str | Path) -> str:
-    """ "recogniser" or "lm"; nothing if csp did not train it."""
-    with formats.open(path) as file:
-        return _kind(file.manifest.config)
-
-
-def _kind(said: Any) -> str:
-    return said.get("kind", "") if isinstance(said, dict) else ""
-
-
-class Model:
-    """What streams share: packed weights, nothing that changes. `form` "float32" or "int8" makes the weights dense."""
-
-    def __init__(self, path: str | Path, kernels: str | None = None, form: str | None = None):
-        with formats.open(path) as file:
-            said = file.manifest.config
-            if (kind := _kind(said)) != KIND:
-                shown = f"csp inspect {path} shows what it holds"
-                hint = f"it is for --lm {path}, or csp eval --text" if kind == "lm" else shown
-                raise ValueError(f"{path} holds no recogniser that csp trained: {hint}")
-            try:
-                self._read(said, Source(file, native.kernels(kernels), form))
-            except (formats.FormatError, KeyError, AttributeError, TypeError, ValueError) as error:
-                raise formats.FormatError(f"{path}: {str(error) or 'its config is not whole'}") from None
-
-    def _read(self, said: dict[str, Any], source: Source) -> None:
-        self.config, self.kernels = _config(said["model"]), source.kernels
-        self.beam = said["decode"]["beam"]
-        expect(type(self.beam) is int and self.beam > 0, "decode.beam", f"is {str(self.beam)[:20]}")
-        self.tokens: Tokens = tokens_.from_json(said["tokens"])
-        self.mel = _mel(said["features"])
-        self.mean = source.vector("features/mean", self.mel.bins)
-        self.deviation = source.vector("features/deviation", self.mel.bins)
-        expect(bool((self.deviation > 0).all()), "features/deviation", "is not positive")
-        self.bands: Any = None
-        if isinstance(self.mel, LogMel):
-            triangles = bands(self.mel.rate, self.mel.bins, self.mel.length)
-            self.bands = source.kernels.pack(sparse(triangles, "float32"))
-        encoder = encoders.LSTMEncoder if self.config.encoder == "lstm" else encoders.Conformer
-        self.encoder = encoder(self.config, self.mel.bins, source, "model/encoder")
-        transducer, size = self.config.head == "transducer", self.tokens.size
-        self.ctc = None if transducer else CTCHead(self.config, size, source, "model/ctc")
-        self.transducer = TransducerHead(self.config, size, source, "model/transducer") if transducer else None
-
-    @property
-    def seconds_per_frame(self) -> float:
-        halved = self.config.encoder == "lstm" and self.config.reduce_after
-        return self.mel.step / self.mel.rate * self.config.stack * (2 if halved else 1)
-
-    def decoder(self, beam: int, fusion: Fusion | None = None) -> Any:
-        guide = Guide(fusion) if fusion is not None and not fusion.rescore else None
-        if self.transducer is not None:
-            return GreedyTransducer(self.transducer) if beam == 1 else BeamTransducer(self.transducer, beam, guide)
-        assert self.ctc is not None
-        return GreedyCTC(self.ctc) if beam == 1 else BeamCTC(self.ctc, beam, guide)
-
-    def features(self, power: np.ndarray) -> np.ndarray:
-        """Energies of the bands."""
-        return self.kernels.linear(self.bands, None, power)
-
-
 class Recognizer:
     """One stream of sound; see `stream` for more of them that share the model.
 
@@ -117,6 +44,8 @@ class Recognizer:
       beam: hypotheses; those of the model's config by default, and BESIDE with a language model if that is one.
       kernels: "vbmi", "avx512", "avx2", "portable" or "reference" forces one.
       fusion: a language model that has a say.
+      pause: seconds without a label after which a sentence is over, and what comes is heard as a new recording is;
+        never by default. A model trained on sentences of seconds may hear less and less of a stream without end.
     """
 
     def __init__(
@@ -125,6 +54,7 @@ class Recognizer:
         beam: int | None = None,
         kernels: str | None = None,
         fusion: Fusion | None = None,
+        pause: float | None = None,
     ):
         self.model, self.fusion = path if isinstance(path, Model) else Model(path, kernels), fusion
         own = self.model.beam if fusion is None or self.model.beam > 1 else BESIDE
@@ -134,19 +64,26 @@ class Recognizer:
             raise ValueError(f"a beam of {self.beam} hypotheses: {least}")
         if fusion is not None:
             fusion.check(self.model.tokens)
+        if pause is not None and not (math.isfinite(pause) and pause > 0):
+            raise ValueError(f"a pause of {pause} seconds must be positive")
+        config = self.model.config
+        if pause is not None and config.encoder == "conformer" and not config.streaming:
+            raise ValueError("this model hears a recording once it is whole: it cannot tell a pause in it")
+        self.pause = pause
         self.reset()
 
     def stream(self) -> "Recognizer":
         """Another stream of the same model, which may run in another thread."""
-        return Recognizer(self.model, self.beam, fusion=self.fusion)
+        return Recognizer(self.model, self.beam, fusion=self.fusion, pause=self.pause)
 
     def reset(self) -> None:
         """Forgets what was heard."""
         mel = self.model.mel
         self._mel = Stream(mel, self.model.features) if isinstance(mel, LogMel) else None
-        self._state = self.model.encoder.start()
-        self._decoder = self.model.decoder(self.beam, self.fusion)
         self._resampler: Any = None
+        self._said: list[Result] = []  # sentences that are over
+        self._before = 0  # frames of features before this sentence
+        self._begin()
 
     @property
     def rate(self) -> int:
@@ -173,19 +110,17 @@ class Recognizer:
 
     def result(self) -> Result:
         """What was heard so far; its last words may change."""
-        return self._result(self._decoder.labels)
+        return _joined([*self._said, self._result(self._decoder.labels)])
+
+    def sentences(self) -> list[Result]:
+        """Those that a pause has ended since this was last asked; `result` and `finish` have what comes after them."""
+        found, self._said = self._said, []
+        return found
 
     def finish(self) -> Result:
         """What was heard in all; the next sample begins a new recording."""
-        self._end()
-        labels = self._decoder.labels
-        if self.fusion is not None and self.fusion.rescore:
-            best = self._best()
-            told = self.fusion.scores([self.model.tokens.decode(one.number for one in row) for _, row in best])
-            weight, bonus = self.fusion.weight, self.fusion.bonus
-            worth = [s + weight * t + bonus * len(row) for (s, row), t in zip(best, told.tolist(), strict=True)]
-            labels = best[int(np.argmax(worth))][1]
-        found = self._result(labels)
+        self._hear_the_rest()
+        found = _joined([*self._said, self._sentence()])
         self.reset()
         return found
 
@@ -193,6 +128,9 @@ class Recognizer:
         """As `finish`, but every row that the beam has left, the best first, as it was searched."""
         if self.beam == 1:
             raise ValueError("one hypothesis is no choice: a beam of 2 or more")
+        if self.pause is not None:
+            raise ValueError("hypotheses are of one sentence: hear it without a pause")
+        self._hear_the_rest()
         self._end()
         best = self._best()
         self.reset()
@@ -201,23 +139,57 @@ class Recognizer:
     def _best(self) -> list[tuple[float, list[Label]]]:
         return [(score, row.labels()) for score, row in self._decoder.best()]
 
+    def _begin(self) -> None:
+        """A sentence."""
+        self._state = self.model.encoder.start()
+        self._decoder = self.model.decoder(self.beam, self.fusion)
+        self._seen = self._heard = 0  # frames of features, and of the encoder
+
     def _end(self) -> None:
-        if self._resampler is not None:
-            self._hear(self._resampled(np.zeros(0, np.float32), self._resampler[0], last=True))
         self._decoder.push(self.model.encoder.finish(self._state))
         self._decoder.finish()
 
+    def _sentence(self) -> Result:
+        """It is over: the best of what was heard."""
+        self._end()
+        if self.fusion is None or not self.fusion.rescore:
+            return self._result(self._decoder.labels)
+        best = self._best()
+        told = self.fusion.scores([self.model.tokens.decode(one.number for one in row) for _, row in best])
+        weight, bonus = self.fusion.weight, self.fusion.bonus
+        worth = [s + weight * t + bonus * len(row) for (s, row), t in zip(best, told.tolist(), strict=True)]
+        return self._result(best[int(np.argmax(worth))][1])
+
+    def _is_over(self) -> bool:
+        labels = self._decoder.labels if self.pause is not None and self._seen % EVERY == 0 else []
+        return bool(labels) and (self._heard - 1 - labels[-1].frame) * self.model.seconds_per_frame >= self.pause
+
     def _result(self, labels: list[Label]) -> Result:
-        return Result(self.model.tokens.decode(label.number for label in labels), _words(labels, self.model))
+        begin = self._before * self.model.mel.step / self.model.mel.rate
+        return Result(self.model.tokens.decode(label.number for label in labels), _words(labels, self.model, begin))
+
+    def _hear_the_rest(self) -> None:
+        """What the resampler has kept."""
+        if self._resampler is not None:
+            self._hear(self._resampled(np.zeros(0, np.float32), self._resampler[0], last=True))
 
     def _hear(self, x: np.ndarray) -> None:
         assert self._mel is not None
         self._see(self._mel.push(x))
 
     def _see(self, frames_TxF: np.ndarray) -> None:
-        if len(frames_TxF):
-            y_TxF = (frames_TxF - self.model.mean) / self.model.deviation
-            self._decoder.push(self.model.encoder.push(y_TxF, self._state))
+        y_TxF = (frames_TxF - self.model.mean) / self.model.deviation
+        while len(y_TxF):
+            now = len(y_TxF) if self.pause is None else EVERY - self._seen % EVERY
+            h_TxD = self.model.encoder.push(y_TxF[:now], self._state)
+            self._decoder.push(h_TxD)
+            self._seen, self._heard = self._seen + len(y_TxF[:now]), self._heard + len(h_TxD)
+            y_TxF = y_TxF[now:]
+            if self._is_over():
+                said = self._sentence()
+                self._said += [said] if said.words else []
+                self._before += self._seen
+                self._begin()
 
     def _resampled(self, x: np.ndarray, rate: int, last: bool) -> np.ndarray:
         if self._resampler is None:
@@ -231,29 +203,6 @@ class Recognizer:
         if rate != self._resampler[0]:
             raise ValueError(f"{rate} samples a second after {self._resampler[0]}: finish() first")
         return self._resampler[1].resample_chunk(x, last=last)
-
-
-def _config(said: dict[str, Any]) -> SimpleNamespace:
-    """Sizes within reason."""
-    config = SimpleNamespace(**said)
-    expect(
-        config.encoder in ("lstm", "conformer") and config.head in ("ctc", "transducer"), "model", "is of no known kind"
-    )
-    least = {"layers": 1, "width": 1, "stack": 1, "reduce_after": 0, "predictor": 1, "joint": 1}
-    least |= {"heads": 1, "kernel": 1, "chunk": 1, "left": 0}
-    for key, low in least.items():
-        value = said[key]
-        expect(type(value) is int and low <= value <= 1 << 20, f"model.{key}", f"is {str(value)[:20]}")
-    expect(config.layers <= 1000 and config.reduce_after < config.layers + 1, "model.layers", f"are {config.layers}")
-    return config
-
-
-def _mel(said: dict[str, Any]) -> LogMel | Given:
-    rate, bins, window, hop = (said[key] for key in ("rate", "bins", "window", "hop"))
-    slowest = 1 if said.get("given") else 4_000
-    right = type(rate) is int and slowest <= rate <= 192_000 and type(bins) is int and 1 <= bins <= 4096
-    expect(right and 0 < hop <= window <= 1, "features", "have a rate, bins, window or hop beyond all reason")
-    return Given(rate, bins) if said.get("given") else LogMel(rate, bins, window, hop)
 
 
 def _checked(samples: Any) -> np.ndarray:
@@ -270,7 +219,12 @@ def _checked(samples: Any) -> np.ndarray:
     return x
 
 
-def _words(labels: list[Label], model: Model) -> list[Word]:
+def _joined(said: list[Result]) -> Result:
+    """One after the other."""
+    return Result(" ".join(one.text for one in said if one.text), [word for one in said for word in one.words])
+
+
+def _words(labels: list[Label], model: Model, begin: float) -> list[Word]:
     """Units between spaces, with the times of their first and last labels."""
     groups: list[list[Label]] = []
     begins = True
@@ -289,8 +243,8 @@ def _words(labels: list[Label], model: Model) -> list[Word]:
     return [
         Word(
             model.tokens.decode(label.number for label in group),
-            round(group[0].frame * step, 6),
-            round((group[-1].frame + 1) * step, 6),
+            round(begin + group[0].frame * step, 6),
+            round(begin + (group[-1].frame + 1) * step, 6),
             math.fsum(label.probability for label in group) / len(group),
         )
         for group in groups

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import csp
 from csp.formats import FormatError
-from csp.runtime.recognizer import file_of, kind_of
+from csp.runtime.model import file_of, kind_of
 from csp.train import checkpoints, config, kinds, language, limits, lmfile, loop, modelfile, pruning, step
 from csp.train.config import ConfigError, Sparsity
 from csp.train.data import INPUTS

@@ -15,7 +15,7 @@ import csp
 from csp import models
 from csp.models import lm
 from csp.runtime import lmbench
-from csp.runtime.recognizer import file_of
+from csp.runtime.model import file_of
 from csp.speech import synth, text
 from csp.speech import tokens as tokens_
 from csp.speech.errors import DataError

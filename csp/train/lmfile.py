@@ -14,7 +14,7 @@ from csp.formats import FormatError
 from csp.models import lm
 from csp.models.lm import LMConfig
 from csp.models.smaller import smaller
-from csp.runtime.recognizer import file_of
+from csp.runtime.model import file_of
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens
 from csp.train.config import Config

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import csp
 from csp import formats, models
 from csp.models.recogniser import ModelConfig, abstract
-from csp.runtime.recognizer import file_of
+from csp.runtime.model import file_of
 from csp.speech import features
 from csp.speech import tokens as tokens_
 from csp.speech.tokens import Tokens

@@ -5,7 +5,7 @@ from typing import Any
 
 from csp.runtime import Recognizer
 from csp.runtime.fusion import Fusion
-from csp.runtime.recognizer import file_of
+from csp.runtime.model import file_of
 from csp.speech.features import Given
 from csp.train import corpus, evaluate
 from csp.train.config import Config, Data, Features

@@ -61,6 +61,23 @@ def test_a_stream_ends_with_the_words_of_the_whole(model, recordings, capsys):
     assert not any(one["final"] for one in partial)
 
 
+def test_a_stream_with_pauses_is_told_by_sentences(recordings, tmp_path, capsys):
+    recognisers.write(tmp_path / "m.safetensors", recognisers.CONFIGS["lstm ctc"])
+    heard = ["transcribe", "--pause", "0.1", str(tmp_path / "m.safetensors"), str(recordings[0])]
+    assert main([*heard, "--json"]) == 0
+    whole = json.loads(lines(capsys)[0])
+    assert main([*heard, "--json", "--stream"]) == 0
+    said = [one for one in map(json.loads, lines(capsys)) if one["final"]]
+    assert len(said) > 1
+    assert [word for one in said for word in one["words"]] == whole["words"]
+    assert main([*heard, "--stream"]) == 0
+    printed = [line for line in lines(capsys) if not line.endswith(" ...")]
+    assert printed == [f"{recordings[0]}: {one['text']}" for one in said if one["text"]]
+    heard[2] = "0"
+    assert main(heard) == 2
+    assert capsys.readouterr().err.strip() == "csp transcribe: a pause of 0.0 seconds must be positive"
+
+
 def _piped(model, sound: bytes, *more: str):
     command = [sys.executable, "-m", "csp", "transcribe", str(model), "-", *more]
     return subprocess.run(command, input=sound, capture_output=True, timeout=60)

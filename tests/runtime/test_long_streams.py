@@ -6,7 +6,7 @@ import pytest
 import recognisers
 
 from csp.runtime import Recognizer
-from csp.runtime.recognizer import Model
+from csp.runtime.model import Model
 
 STREAMING = [name for name in recognisers.CONFIGS if "whole" not in name]
 

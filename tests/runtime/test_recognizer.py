@@ -13,7 +13,7 @@ import csp
 from csp import formats
 from csp.formats import FormatError
 from csp.runtime import Recognizer, native
-from csp.runtime.recognizer import Model
+from csp.runtime.model import Model
 
 NAMES = list(recognisers.CONFIGS)
 
