@@ -28,6 +28,8 @@ def check(
         for u, wrong in zip(found, pool.map(lambda u: _wrong(u, rate, longest, tokens), found), strict=True):
             problems += [Problem(u.line, what) for what in wrong]
     problems += _twice(found)
+    if not found and not problems:
+        problems.append(Problem(0, "it has no utterance"))
     return found, sorted(set(problems))
 
 
@@ -64,15 +66,15 @@ def _wrong_features(u: Utterance) -> list[str]:
 
 
 def _twice(found: Iterable[Utterance]) -> list[Problem]:
-    """The same stretch of the same file on two lines; the same file in training and in a test."""
-    found = list(found)
-    places = Counter((u.path, u.offset) for u in found)
-    problems = [Problem(u.line, f"{u.path} stands there twice") for u in found if places[u.path, u.offset] > 1]
+    """The same stretch of the same file on two lines; the same file in training and in a test; however it is named."""
+    files = [(u, u.path.resolve()) for u in found]
+    places = Counter((file, u.offset) for u, file in files)
+    problems = [Problem(u.line, f"{u.path} stands there twice") for u, file in files if places[file, u.offset] > 1]
     splits: dict[Path, set[str]] = {}
-    for u in found:
-        splits.setdefault(u.path, set()).add(u.split)
+    for u, file in files:
+        splits.setdefault(file, set()).add(u.split)
     return problems + [
-        Problem(u.line, f"{u.path} is in {' and '.join(sorted(splits[u.path]))}")
-        for u in found
-        if len(splits[u.path]) > 1
+        Problem(u.line, f"{u.path} is in {' and '.join(sorted(splits[file]))}")
+        for u, file in files
+        if len(splits[file]) > 1
     ]

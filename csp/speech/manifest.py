@@ -3,12 +3,11 @@
 `read` finds everything that is wrong with the text of a manifest at once; `csp.speech.check` opens the recordings too.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from csp.formats import writing
+from csp.formats import FormatError, header, writing
 from csp.speech.errors import DataError
 
 SHOWN = 5  # problems that one error line names
@@ -62,6 +61,8 @@ def scan(path: str | Path) -> tuple[list[Utterance], list[Problem]]:
         return _librispeech(path)
     if not path.is_file():
         raise DataError(f"{path} is no manifest and no folder: name a .tsv or .jsonl file, or a LibriSpeech folder")
+    if path.suffix.lower() == ".csv":
+        raise DataError(f"{path}: csp reads columns between tabs: save it as .tsv")
     text, problems = _decode(path.read_bytes())
     rows = _tsv(text) if path.suffix.lower() in (".tsv", ".txt") else _jsonl(text)
     found: list[Utterance] = []
@@ -102,6 +103,9 @@ def _decode(raw: bytes) -> tuple[str, list[Problem]]:
 def _tsv(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     lines = [line.split("\t") if line else [] for line in text.split("\n")]
     head = lines[0]
+    if twice := next((name for name in head if name and head.count(name) > 1), None):
+        yield 1, f"its first line has the column {twice!r} twice"
+        return
     if "text" not in head or not {"path", "audio", "audio_filepath"} & set(head):
         yield 1, f"its first line must name the columns path and text, it has {', '.join(head)[:80] or 'nothing'}"
         return
@@ -117,9 +121,9 @@ def _jsonl(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield number, f"no JSON: {str(error)[:60]}"
+            row = header.strict_json(line.encode(), "line")
+        except FormatError as error:
+            yield number, str(error)[:80]
             continue
         yield number, _flat(row) if isinstance(row, dict) else "no JSON object"
 
@@ -153,10 +157,13 @@ def _utterance(row: dict[str, Any], line: int, folder: Path) -> tuple[Utterance 
         wrong.append("no path")
     elif ".." in Path(where).parts:
         wrong.append(f"path {where!r} leads out of the folder: write it without '..'")
+    elif not (_is_unicode(where) and "\0" not in where):
+        wrong.append(f"path {where!r} cannot be that of a file")
     if not isinstance(text, str):
         wrong.append("no text")
     elif not text.strip():
         wrong.append("its text is empty")
+    wrong += [f"its {key} is no Unicode" for key in ("text", "id", "utt", "speaker") if not _is_unicode(row.get(key))]
     numbers: dict[str, Any] = {}
     for key, rest in (("offset", 0.0), ("duration", None)):
         try:
@@ -172,6 +179,11 @@ def _utterance(row: dict[str, Any], line: int, folder: Path) -> tuple[Utterance 
     name = str(next((row[key] for key in ("id", "utt") if row.get(key)), None) or f"{where}@{numbers['offset']:g}")
     found = Utterance(folder / where, str(text), name, str(row.get("speaker") or ""), str(row.get("split") or ""))
     return found._replace(offset=numbers["offset"], duration=numbers["duration"], line=line), []
+
+
+def _is_unicode(value: Any) -> bool:
+    """Half of a pair of surrogates, which JSON can write, is not."""
+    return not (isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value))
 
 
 def _librispeech(folder: Path) -> tuple[list[Utterance], list[Problem]]:

@@ -247,9 +247,9 @@ def _sounds(corpus: Corpus, rows: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def shared(a: Corpus, b: Corpus) -> list[Utterance]:
-    """Utterances of `b` that are in `a` too."""
-    known = {(u.path, u.offset) for u in a.utterances}
-    return [u for u in b.utterances if (u.path, u.offset) in known]
+    """Utterances of `b` that are in `a` too, by whatever path."""
+    known = {(os.path.abspath(u.path), u.offset) for u in a.utterances}
+    return [u for u in b.utterances if (os.path.abspath(u.path), u.offset) in known]
 
 
 def statistics(corpus: Corpus, mel: LogMel | Given, most: int = 500) -> tuple[np.ndarray, np.ndarray]:

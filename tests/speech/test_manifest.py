@@ -93,6 +93,11 @@ def test_all_errors_are_said_at_once_with_their_lines(folder):
         b'{"path":"b.wav","text":"\xff"}',
         b'{"path":"c.wav","text":"D","duration":"long"}',
         b"[]",
+        b'{"path":"d.wav","text":"E","text":"F"}',
+        b'{"path":"e.wav","text":"G","duration":' + b"1" * 5000 + b"}",
+        b'{"path":"\\ud800.wav","text":"H"}',
+        b'{"path":"f.wav","text":"\\ud800"}',
+        b'{"path":"g\\u0000.wav","text":"I"}',
     ]
     raw = b"\n".join(lines)
     (folder / "m.jsonl").write_bytes(raw)
@@ -107,6 +112,11 @@ def test_all_errors_are_said_at_once_with_their_lines(folder):
         7: "no UTF-8",
         8: "is no number",
         9: "no JSON object",
+        10: "the key 'text' stands twice",
+        11: "an integer of 5000 digits",
+        12: "cannot be that of a file",
+        13: "its text is no Unicode",
+        14: "cannot be that of a file",
     }.items():
         assert what in said[line], line
     with pytest.raises(DataError, match=r"m.jsonl: line 2: .*; and \d+ more: csp data check"):
@@ -118,6 +128,10 @@ def test_tsv_without_its_columns(folder):
         manifest.read(put(folder / "m.tsv", "a.wav\tONE\n"))
     with pytest.raises(DataError, match="line 2: 3 columns, the first line has 2"):
         manifest.read(put(folder / "m.tsv", "path\ttext\na.wav\tONE\tTWO\n"))
+    with pytest.raises(DataError, match="its first line has the column 'text' twice"):
+        manifest.read(put(folder / "m.tsv", "path\ttext\ttext\na.wav\tONE\tTWO\n"))
+    with pytest.raises(DataError, match=r"m\.csv: csp reads columns between tabs: save it as \.tsv"):
+        manifest.read(put(folder / "m.csv", "path,text\na.wav,ONE\n"))
 
 
 def test_rows_of_no_dialect_are_said_and_not_raised(folder):
@@ -142,6 +156,13 @@ def test_nothing_is_said_to_be_nothing(folder):
         manifest.read(folder / "none.tsv")
     with pytest.raises(DataError, match=r"has no split 'dev'; it has \['train'\]"):
         manifest.read(put(folder / "m.tsv", "path\ttext\tsplit\na.wav\tONE\ttrain\n"), "dev")
+
+
+def test_check_knows_a_file_by_any_name(folder):
+    lines = f"path\ttext\tsplit\na.wav\tONE\ttrain\n{folder / 'a.wav'}\tONE\ttest\n"
+    _, problems = check.check(put(folder / "m.tsv", lines))
+    assert {p.line for p in problems if "is in test and train" in p.what} == {2, 3}
+    assert [str(p) for p in check.check(put(folder / "m.tsv", "path\ttext\n"))[1]] == ["it has no utterance"]
 
 
 def test_check_opens_the_recordings(folder):
