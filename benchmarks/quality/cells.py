@@ -31,6 +31,7 @@ HEADS: dict[str, rows.Setting] = {  # so that both have 0.2 to 0.4 million weigh
     "transducer": {"model.head": "transducer", "model.predictor": 64, "model.joint": 64},
 }
 WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
+PATHS = ("data.train", "train.init", "train.teacher")
 TRIAL = "trial"  # a folder of results that chose a setting, on validation words only
 pruning.METHODS["l1"] = rows.l1  # for this benchmark only
 
@@ -78,6 +79,7 @@ class Cell(NamedTuple):
             said = {key: value for key, value in said.items() if key not in ("sparsity.structure", "sparsity.target")}
         if said.pop(rows.MASK, None):
             del said["sparsity.target"]
+        said.pop(rows.TEACHER, None)
         if said.pop("small", False):
             said |= {f"model.{part}": width for part, width in _narrow(self.head, self.target).items()}
         return [(key, toml(value)) for key, value in said.items()]
@@ -87,12 +89,12 @@ def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, An
     """Trains it, or goes on with it, hears the tests, and keeps what was heard."""
     folder = runs / str(cell)
     data = corpus(data, cell.unheard)
-    overrides = [*cell.overrides(data / MAIN / "manifest.tsv"), *_first(cell, runs, folder)]
+    overrides = [*cell.overrides(data / MAIN / "manifest.tsv"), *_others(cell, runs, folder)]
     start = time.time()
     report = session.train(RECIPE, folder, overrides, resume=(folder / "config.toml").exists(), quiet=quiet)
     result = {
         "cell": str(cell),
-        "overrides": {key: value for key, value in overrides if key not in ("data.train", "train.init")},
+        "overrides": {key: value for key, value in overrides if key not in PATHS},
         "valid": report["valid"],
         "pruned_density": report.get("pruned_density", 1.0),
         "parameters": report["parameters"],
@@ -111,25 +113,40 @@ def run(cell: Cell, data: Path, runs: Path, quiet: bool = False) -> dict[str, An
     return result
 
 
-def _first(cell: Cell, runs: Path, folder: Path) -> list[tuple[str, str]]:
-    """For a row that trains another's mask: the first weights of all, but for what that one found to be zero."""
-    source = rows.setting(cell.row).get(rows.MASK)
-    if not source:
-        return []
-    finder, first = runs / str(cell._replace(row=source)), folder / "first.safetensors"
-    if not (finder / "model.safetensors").exists():
-        raise SystemExit(f"{cell} trains the mask of {source}: run that row first, with the same --runs")
+def _others(cell: Cell, runs: Path, folder: Path) -> list[tuple[str, str]]:
+    """What a row takes from finished models of others: the mask that it trains, the teacher that it follows."""
+    setting = rows.setting(cell.row)
+    said = []
+    if source := setting.get(rows.MASK):
+        said.append(("train.init", toml(str(_first(cell, _finished(cell, source, runs), folder)))))
+    if source := setting.get(rows.TEACHER):
+        said.append(("train.teacher", toml(str(_finished(cell, source, runs)))))
+    return said
+
+
+def _finished(cell: Cell, row: str, runs: Path) -> Path:
+    """The model of another row and the same seed."""
+    other = cell._replace(row=row, structure="entries", target=0.0) if row == "dense" else cell._replace(row=row)
+    model = runs / str(other) / "model.safetensors"
+    if not model.exists():
+        raise SystemExit(f"{cell} needs the model of {other}: run that cell first, with the same --runs")
+    return model
+
+
+def _first(cell: Cell, finder: Path, folder: Path) -> Path:
+    """The first weights of all, but for what another row's model found to be zero."""
+    first = folder / "first.safetensors"
     if not first.exists():
-        found = modelfile.load(finder / "model.safetensors")
+        found = modelfile.load(finder)
         read = found.setup.config
         _, start = modelfile.create(
             dataclasses.replace(read, train=dataclasses.replace(read.train, seed=cell.seed)), found.tokens
         )
         masked = jax.tree.map(lambda w, mask: w * (mask != 0), start, found.params)
-        tree, said = formats.load(finder / "model.safetensors")
+        tree, said = formats.load(finder)
         folder.mkdir(parents=True, exist_ok=True)
         formats.save(first, {"model": masked, "features": tree["features"]}, config=said)
-    return [("train.init", toml(str(first)))]
+    return first
 
 
 def together(row: list[Cell], data: Path, runs: Path) -> None:

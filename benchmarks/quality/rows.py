@@ -36,7 +36,8 @@ def _settings(method: str, *options: Setting) -> list[Setting]:
 
 
 DEFAULT = {"sparsity.method": "compressed_sensing"}
-MASK = "mask"  # of which row's finished model
+MASK, TEACHER = "mask", "teacher"  # of which row's finished model
+TAUGHT = {TEACHER: "dense"}  # the dense model of the same seed, frame by frame
 MASKED = {"sparsity.method": "static", "sparsity.budget": "init"}
 DECAY = {"train.weight_decay": 0.1}
 
@@ -147,6 +148,10 @@ ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is; "by 
     "compressed_sensing_ista_gain_50": DEFAULT | _options(iterate="ista", iterate_options={"gain": 0.5}),
     "gradual_same_schedule": {"sparsity.method": "gradual"} | _options(begin=0.05, end=0.5),
     "gradual_global": {"sparsity.method": "gradual"} | GLOBAL,
+    "compressed_sensing_averaged": DEFAULT | {"train.ema": 0.99},
+    "compressed_sensing_taught": DEFAULT | TAUGHT,
+    "gradual_taught": {"sparsity.method": "gradual"} | TAUGHT,
+    "gradual_adam_metric_regrowth_taught": TRIALS["gradual"][9] | TAUGHT,
     "mask_of_gradual": MASKED | {MASK: "gradual"},  # found by it, and trained again from the first weights
     "mask_of_compressed_sensing": MASKED | {MASK: "compressed_sensing"},
 }

@@ -235,8 +235,8 @@ def clock_for(steps: int, begin: float, end: float, every: int | None = None, mo
     `every` defaults to a hundredth of the training, at most `most` steps. The last refresh is never later than the last
     step.
     """
-    if not isinstance(steps, int | float | np.number) or steps != int(steps) or steps < 1:
-        raise ValueError(f"a method needs the length of training, a whole number of steps >= 1, got {steps!r}")
+    if not isinstance(steps, int | float | np.number) or not 1 <= steps < 2**31 or steps != int(steps):
+        raise ValueError(f"a method needs the length of training, a whole number of steps in [1, 2^31), got {steps!r}")
     if not 0 <= begin <= end <= 1:
         raise ValueError(f"begin and end are fractions of the training, 0 <= begin <= end <= 1, got {begin} and {end}")
     if every is not None and (every != int(every) or every < 1):

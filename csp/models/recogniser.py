@@ -12,6 +12,7 @@ from csp.models.beam import Fusion, Rows
 from csp.models.encoders import Conformer, LSTMEncoder
 from csp.models.heads import CTC, Transducer
 
+HEADS = ("transducer", "ctc")
 Params = Any
 
 
@@ -59,8 +60,10 @@ class Recogniser(nnx.Module):
 
     def __init__(self, config: ModelConfig, inputs: int, vocabulary: int, rngs: nnx.Rngs):
         encoders = {"lstm": LSTMEncoder, "conformer": Conformer}
-        if config.encoder not in encoders or config.head not in ("transducer", "ctc"):
-            raise ValueError(f"model.encoder is 'lstm' or 'conformer', model.head 'transducer' or 'ctc'; not {config}")
+        if config.encoder not in encoders:
+            raise ValueError(f"model.encoder {config.encoder!r} is none of {', '.join(encoders)}")
+        if config.head not in HEADS:
+            raise ValueError(f"model.head {config.head!r} is none of {', '.join(HEADS)}")
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoders[config.encoder](config, inputs, rngs)
         self.transducer = Transducer(config, vocabulary, rngs) if config.head == "transducer" else None

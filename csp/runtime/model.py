@@ -97,7 +97,7 @@ def _config(said: dict[str, Any]) -> SimpleNamespace:
     for key, low in least.items():
         value = said[key]
         expect(type(value) is int and low <= value <= 1 << 20, f"model.{key}", f"is {str(value)[:20]}")
-    expect(config.layers <= 1000 and config.reduce_after < config.layers + 1, "model.layers", f"are {config.layers}")
+    expect(config.layers <= 1000 and config.reduce_after < config.layers, "model.layers", f"are {config.layers}")
     return config
 
 

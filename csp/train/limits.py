@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from csp.formats import codecs
@@ -31,15 +32,24 @@ def check(config: Any) -> Any:
             train.steps > 0 or (train.steps == 0 and _is_model_already(config)),
             f"train.steps {train.steps} must be positive, or 0 with sparsity.method 'calibrated' or a dense train.init",
         ),
+        (train.steps < 2**31, f"train.steps {train.steps} are more than a step counts, 2^31"),
         (train.batch > 0, f"train.batch {train.batch} must be positive"),
         (train.accumulate > 0, f"train.accumulate {train.accumulate} must be positive"),
         (train.batch % max(train.accumulate, 1) == 0, "train.accumulate must divide train.batch"),
-        (train.learning_rate > 0, f"train.learning_rate {train.learning_rate} must be positive"),
+        (0 < train.learning_rate < inf, f"train.learning_rate {train.learning_rate} must be positive, and finite"),
         (0 <= train.seed < 2**32, f"train.seed {train.seed} must lie in [0, 2^32)"),
         (0 <= train.warmup <= 1, f"train.warmup {train.warmup} must lie in [0, 1]"),
-        (train.weight_decay >= 0, f"train.weight_decay {train.weight_decay} must not be negative"),
+        (
+            0 <= train.weight_decay < inf,
+            f"train.weight_decay {train.weight_decay} must not be negative, and finite",
+        ),
         (train.clip >= 0, f"train.clip {train.clip} must not be negative; 0 is for gradients of any norm"),
         (train.evaluate_every >= 0, f"train.evaluate_every {train.evaluate_every} must not be negative"),
+        (train.patience >= 0, f"train.patience {train.patience} must not be negative; 0 is for never"),
+        (train.bad_steps > 0, f"train.bad_steps {train.bad_steps} must be positive"),
+        (train.retries >= 0, f"train.retries {train.retries} must not be negative"),
+        (0 <= train.teacher_weight <= 1, f"train.teacher_weight {train.teacher_weight} must lie in [0, 1]"),
+        (train.devices >= 0, f"train.devices {train.devices} must not be negative; 0 is for all"),
         (train.spike > 1, f"train.spike {train.spike} must be more than 1; inf lets every loss pass"),
         (0 <= train.beta1 < 1, f"train.beta1 {train.beta1} must lie in [0, 1)"),
         (0 <= train.ema < 1, f"train.ema {train.ema} must lie in [0, 1)"),
@@ -47,10 +57,10 @@ def check(config: Any) -> Any:
         (train.keep > 0, "train.keep must be positive"),
         (0 <= data.broken <= 1, f"data.broken {data.broken} must lie in [0, 1]"),
         (0 <= data.shortest < data.longest, "data.shortest must be less than data.longest"),
-        (_is_range(data.speed, 0.1), "data.speed is two numbers, such as [0.9, 1.1], or []"),
-        (_is_range(data.noise), "data.noise is two numbers, such as [5, 20], or []"),
+        (_is_range(data.speed, 0.1, 10), "data.speed is two numbers, such as [0.9, 1.1], or []"),
+        (_is_range(data.noise, -200, 200), "data.noise is two numbers of decibels, such as [5, 20], or []"),
         (_is_class(data.keep), f"data.keep {data.keep!r} is no class of characters, such as A-Z' "),
-        (len(data.masks) in (0, 4), "data.masks is four numbers, or []"),
+        (len(data.masks) in (0, 4) and min(data.masks, default=0) >= 0, "data.masks is four numbers, 0 or more, or []"),
         (bool(data.train or data.synth), "data.train names no data, and data.synth no grammar"),
         (not (sparsity.targets and sparsity.target is not None), "sparsity.target or sparsity.targets, not both"),
         (list(sparsity.targets) == sorted(sparsity.targets), "sparsity.targets must ascend"),
@@ -84,16 +94,19 @@ def check(config: Any) -> Any:
             "data.cache and data.speed or data.noise: sound changes",
         ),
         (not (config.features.given and (data.speed or data.noise)), "data.speed and data.noise need recordings"),
+        (_is_name(config.name), f"name {config.name!r} is none of a folder: letters, digits, '-' and '_' are"),
         *_of_features(config.features),
         *_of_model(config),
         *_of_calibration(sparsity, asked),
         *of_targets(sparsity),
         *of_heads(config),
         (data.length > 1, f"data.length {data.length} must be 2 or more"),
+        (data.buckets > 0, f"data.buckets {data.buckets} must be positive"),
+        (data.memory >= 0, f"data.memory {data.memory} must not be negative"),
         (data.pieces > 0, f"data.pieces {data.pieces} must be positive"),
         (data.count > 0, f"data.count {data.count} must be positive"),
         (data.most >= 0, f"data.most {data.most} must not be negative"),
-        (config.decode.beam > 0, "decode.beam must be positive"),
+        (0 < config.decode.beam <= 1024, f"decode.beam {config.decode.beam} must lie in [1, 1024]"),
         (config.decode.values in TYPES, f"decode.values {config.decode.values!r} is none of {', '.join(TYPES)}"),
         (config.decode.codec in CODECS, f"decode.codec {config.decode.codec!r} is none of {', '.join(CODECS)}"),
     ]
@@ -107,8 +120,12 @@ def demand(demands: Iterable[Demand]) -> None:
             raise ConfigError(what)
 
 
-def _is_range(given: Sequence[float], least: float = float("-inf")) -> bool:
-    return not given or (len(given) == 2 and least <= given[0] <= given[1])
+def _is_range(given: Sequence[float], least: float, most: float) -> bool:
+    return not given or (len(given) == 2 and least <= given[0] <= given[1] <= most)
+
+
+def _is_name(said: str) -> bool:
+    return said.isprintable() and said.strip(" .") != "" and not set(said) & set('/\\:*?"<>|')
 
 
 def _is_class(said: str) -> bool:
@@ -128,6 +145,10 @@ def _of_features(features: Any) -> list[Demand]:
         (
             0 < features.hop <= features.window <= 1,
             f"features.hop {features.hop:g} and features.window {features.window:g}: 0 < hop <= window <= 1 second",
+        ),
+        (
+            features.given or round(features.hop * features.rate) > 0,
+            f"features.hop {features.hop:g} is less than a sample, of which {rate} make a second",
         ),
     ]
 
@@ -149,7 +170,10 @@ def _of_model(config: Any) -> Iterator[Demand]:
             f"--model.context {most}",
         )
     after = getattr(model, "reduce_after", 0)
-    yield after <= model.layers, f"model.reduce_after {after}: there are {model.layers} layers"
+    yield after < model.layers, f"model.reduce_after {after}: a layer must come after it, of {model.layers}"
+    yield not after or model.encoder == "lstm", f"model.reduce_after {after}: only an LSTM encoder does that"
+    share = getattr(model, "ctc_weight", 0)
+    yield share <= 1, f"model.ctc_weight {share} must lie in [0, 1]"
 
 
 def _is_model_already(config: Any) -> bool:
