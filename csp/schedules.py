@@ -51,7 +51,7 @@ def phases(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
         raise ValueError(
             f"phases needs one value more than boundaries, got {len(values)} values and {len(boundaries)} boundaries"
         )
-    if any(b <= a for a, b in itertools.pairwise(boundaries)):
+    if not all(a < b for a, b in itertools.pairwise((-math.inf, *boundaries))):
         raise ValueError(f"phases needs increasing boundaries, got {boundaries}")
 
     def schedule(count):

@@ -40,7 +40,7 @@ def firm(w: jax.Array, t: jax.typing.ArrayLike, gamma: float) -> jax.Array:
     >>> firm(jnp.array([-3.0, 0.5, 1.5]), 1.0, 2.0)
     Array([-3.,  0.,  1.], dtype=float32)
     """
-    if gamma < 1:
+    if not gamma >= 1:
         raise ValueError(f"a firm threshold needs gamma >= 1, got {gamma}")
     x = _wide(w)
     t = jnp.asarray(t, x.dtype)

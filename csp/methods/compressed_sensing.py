@@ -39,9 +39,9 @@ def compressed_sensing(
     """
     if not 0 <= begin <= full <= freeze <= 1:
         raise ValueError(f"compressed_sensing needs 0 <= begin <= full <= freeze <= 1, got {begin}, {full}, {freeze}")
-    if cycles < 1:
-        raise ValueError(f"compressed_sensing needs cycles >= 1, got {cycles}")
     clock = clock_for(steps, begin, freeze, every, most=40)
+    if not 1 <= cycles <= steps:
+        raise ValueError(f"compressed_sensing needs 1 <= cycles <= steps, got {cycles} cycles in {steps} steps")
     plain = Method("compressed_sensing", steps, clock, _teeth(begin * steps, full * steps, cycles))
     return (iterate or dual())(plain)
 

@@ -1,6 +1,7 @@
 """The dual iterate: a dense shadow V remembers, its firm projection W is trained."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,8 @@ def dual(pull: float = 30.0, firm: float = 1.5) -> Iterate:
         pruned, towards the end, as gradual pruning does throughout.
       firm: of `csp.shrinkage.firm`, of worths: 1 is the hard projection P(V), and infinity the soft threshold.
     """
-    if pull < 0 or firm < 1:
-        raise ValueError(f"dual needs pull >= 0 and firm >= 1, got pull={pull} and firm={firm}")
+    if not (0 <= pull < math.inf and firm >= 1):
+        raise ValueError(f"dual needs a finite pull >= 0 and firm >= 1, got pull={pull} and firm={firm}")
 
     def apply(method: Method) -> Method:
         begin, end = method.clock.begin, method.clock.end

@@ -1,6 +1,7 @@
 """The primal iterates: the weights themselves are shrunk, all but the best (trimmed) or all of them (ISTA)."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,14 +61,14 @@ def ista(strength: float = 1.0, shrink: Shrink | None = None, gain: float = 0.1)
     On every refresh log lambda moves by `gain` times the clipped error log(alive / budget), so that the support arrives
     at the budget by itself; it stays within e^6 of where it began, against wind-up.
     """
-    if gain <= 0:
-        raise ValueError(f"ista controls lambda with a gain > 0, got {gain}")
+    if not 0 < gain < math.inf:
+        raise ValueError(f"ista controls lambda with a finite gain > 0, got {gain}")
     return _primal(strength, shrink, exempt=lambda view: jnp.zeros_like(view.budget), gain=gain)
 
 
 def _primal(strength: float, shrink: Shrink | None, exempt: Callable[[View], jax.Array], gain: float = 0.0) -> Iterate:
-    if strength <= 0:
-        raise ValueError(f"strength says how hard the tail is shrunk and is > 0, got {strength}")
+    if not 0 < strength < math.inf:
+        raise ValueError(f"strength says how hard the tail is shrunk, a finite number > 0, got {strength}")
     shrink = shrink or decoupled()
 
     def apply(method: Method) -> Method:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from csp.speech.errors import DataError
 
+KINDS = ("characters", "words", "pieces")
 BLANK = 0
 UNKNOWN = "<unk>"  # the unit of words that a vocabulary of words lacks, if it has it
 
@@ -120,7 +121,7 @@ def learn(
         return Tokens(kind, tuple(sorted({character for text in said for character in text})), normalise)
     if kind == "pieces":
         return Tokens(kind, _pieces(said, size), normalise)
-    raise DataError(f"data.tokens {kind!r} is none of 'characters', 'words', 'pieces'")
+    raise DataError(f"tokens {kind!r} are none of {', '.join(KINDS)}")
 
 
 _ENOUGH = 100_000  # sentences from which pieces are learned

@@ -250,7 +250,9 @@ def read(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
         put(said, key, value)
     _forget_target(given, said)
     version = given.get("version", VERSION)
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{path}: version {version!r} is none: this csp writes {VERSION}")
+    if version > VERSION:
         raise ConfigError(f"{path}: version {version} is newer than this csp, which reads {VERSION}: upgrade csp-jax")
     try:
         return check(whole(given))

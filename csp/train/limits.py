@@ -8,6 +8,7 @@ from typing import Any
 from csp.formats import codecs
 from csp.formats.values import TYPES
 from csp.speech import audio
+from csp.speech.tokens import KINDS
 from csp.train.plain import ConfigError
 
 GIVEN = "init"  # the budget of a model that is sparse already
@@ -100,6 +101,11 @@ def check(config: Any) -> Any:
         *_of_calibration(sparsity, asked),
         *of_targets(sparsity),
         *of_heads(config),
+        (data.tokens in KINDS, f"data.tokens {data.tokens!r} is none of {', '.join(KINDS)}"),
+        (
+            config.kind == "lm" or not data.vocabulary,
+            "data.vocabulary is for a language model: a recogniser takes over what train.init has",
+        ),
         (data.length > 1, f"data.length {data.length} must be 2 or more"),
         (data.buckets > 0, f"data.buckets {data.buckets} must be positive"),
         (data.memory >= 0, f"data.memory {data.memory} must not be negative"),

@@ -49,7 +49,9 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name} is a list, not {value!r}")
         return tuple(value_of(get_args(kind)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if get_origin(kind) is dict and isinstance(value, Mapping):
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is a table, such as {{ every = 40 }}, not {value!r}")
         return dict(value)
     wanted = [k for k in (get_args(kind) or (kind,)) if k is not type(None)]
     if float in wanted and type(value) is int:

@@ -132,11 +132,11 @@ def method_of(sparsity: Sparsity, steps: int) -> Method:
     make = _named(METHODS, sparsity.method, "method")
     options = dict(sparsity.options)
     try:
-        if "iterate" in options:
+        if "iterate" in options or "iterate_options" in options:
             own = dict(options.pop("iterate_options", {}))
             if "shrink" in own:
                 own["shrink"] = _named(SHRINKS, own["shrink"], "options.iterate_options.shrink")()
-            options["iterate"] = _named(ITERATES, options["iterate"], "iterate")(**own)
+            options["iterate"] = _named(ITERATES, options.get("iterate", "dual"), "iterate")(**own)
         return _scheduled(make(steps, **options), sparsity.schedule)
     except TypeError as error:
         raise ConfigError(f"sparsity.options of {sparsity.method}: {str(error).split(') ')[-1]}") from None

@@ -104,6 +104,11 @@ def test_the_command_line_wins(recipe):
         ("sparsity.targets", "[0.5, 0.9]", r"sparsity.target or sparsity.targets, not both"),
         ("sparsity.budget", "init", r"budget 'init' keeps the zeros of train.init: sparsity.method = 'static'"),
         ("sparsity.rules", '[{structure = "rows"}]', r"sparsity.rules\[0\].pattern is missing"),
+        ("sparsity.options", "3", r"sparsity.options is a table, such as \{ every = 40 \}, not 3"),
+        ("data.tokens", "syllables", r"data.tokens 'syllables' is none of characters, words, pieces"),
+        ("data.vocabulary", "other.safetensors", r"data.vocabulary is for a language model: .* what train.init has"),
+        ("version", "0", r"version 0 is none: this csp writes 1"),
+        ("version", '"1"', r"version '1' is none: this csp writes 1"),
         ("version", "2", r"version 2 is newer than this csp, which reads 1: upgrade"),
     ],
 )
@@ -154,6 +159,9 @@ def test_what_one_iterate_only_has(recipe):
         return pruning.method_of(config.read(recipe, said).sparsity, 100)
 
     assert method('{iterate = "trimmed", iterate_options = {shrink = "metric"}}').name == "compressed_sensing"
+    assert method("{iterate_options = {firm = 2}}").name == "compressed_sensing"  # of the default iterate
+    with pytest.raises(ValueError, match="firm"):
+        method("{iterate_options = {firm = 0.5}}")
     with pytest.raises(ConfigError, match=r"shrink 'soft' is none of decoupled, metric"):
         method('{iterate = "trimmed", iterate_options = {shrink = "soft"}}')
     with pytest.raises(ConfigError, match=r"sparsity.options of compressed_sensing: .*unexpected keyword"):
