@@ -24,5 +24,5 @@ def x64():
 
 def pytest_collection_modifyitems(items) -> None:
     """The longest tests first, so that no worker is left with them at the end."""
-    long = ("test_several", "test_runs", "test_language.py")
-    items.sort(key=lambda item: not any(name in item.nodeid for name in long))
+    first = ("test_several", "test_runs", "test_language.py")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in first))

@@ -168,6 +168,7 @@ def test_a_bad_guess_changes_nothing(name):
         assert same_number(np.asarray(select.kth_largest(x, k)), x.ravel()[indices[k - 1]])
 
 
+@pytest.mark.long
 def test_twenty_million_are_counted_exactly():
     n = 20 * 2**20
     x = (np.arange(n, dtype=np.uint32) * np.uint32(2654435761)).view(np.int32)

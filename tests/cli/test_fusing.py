@@ -35,6 +35,7 @@ def here(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rescore", [False, True])
 def test_what_tune_finds_is_what_eval_and_transcribe_get(here, rescore, capsys):
     model, manifest, told = str(here / "m.safetensors"), str(here / "m.tsv"), str(here / "lm.safetensors")

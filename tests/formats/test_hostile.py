@@ -287,6 +287,7 @@ def test_truncation_anywhere_is_noticed(valid, tmp_path):
             refused(tmp_path, raw[:length])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [10_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_no_mutation_yields_other_weights_silently(count, valid, tmp_path):
     """FAULTS 41: files with a few bytes changed, exchanged, cut out or put in."""

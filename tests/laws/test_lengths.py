@@ -41,6 +41,7 @@ def turns() -> list[tuple[str, int, int]]:
     return [(name, *pair[i % len(pair)]) for i, name in enumerate(trial.METHODS) for pair in pairs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "steps", "every"), turns())
 def test_any_length_and_period(name, steps, every):
     method = trial.make_method(name, steps, every)

@@ -68,6 +68,7 @@ def test_padded_frames_and_labels_never_leak(model):
     assert np.allclose(call(structure, params, "loss", *longer)[0], quiet, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_an_utterance_alone_is_what_it_is_in_a_batch(model):
     _, structure, params = model
     y, frames, labels, counts = batch()

@@ -28,6 +28,7 @@ def test_both_digests_are_the_same(build):
     assert build.source_digest(NATIVE) == native.source_digest(NATIVE)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_warnings_are_errors(build, tmp_path):
     build.compile_library(NATIVE, tmp_path / "k.so", ("-Werror",))
@@ -39,6 +40,7 @@ def test_a_compiler_that_fails_is_an_error_that_pip_survives(build, tmp_path):
         build.compile_library(NATIVE, tmp_path / "k.so", compiler="false")
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.skipif(not shutil.which("nm"), reason="no nm")
 def test_sets_share_no_function_and_export_none(build, tmp_path):

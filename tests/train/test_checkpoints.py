@@ -61,6 +61,7 @@ def test_an_older_one_says_so(tmp_path, monkeypatch):
         checkpoints.load(checkpoints.found(tmp_path)[0].path, TREE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("removed", [0, 1])
 def test_killed_while_the_oldest_are_removed(removed, tmp_path):
     """FAULTS 2, 18: after the rename the new step counts; it and the best are there, however many old ones are left."""
@@ -87,6 +88,7 @@ t.write(Path({str(tmp_path)!r}), 4, keep=1)
     assert [one.step for one in checkpoints.found(tmp_path)] == [5]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 def test_killed_at_any_moment_of_a_save(call, tmp_path):
     """FAULTS 1: SIGKILL leaves the step before, and the next save sweeps what is unfinished."""

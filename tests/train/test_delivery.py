@@ -33,6 +33,7 @@ def test_a_run_delivers_what_it_promised(whole):
     assert not any("embedding" in name or "output" in name for name in pruned)
 
 
+@pytest.mark.long
 def test_several_targets_are_several_finished_files(recipe, tmp_path, monkeypatch):
     """One run, every size: each file is within its own budget, all are one family, after a stop as well."""
     out = tmp_path / "run"
@@ -52,6 +53,7 @@ def test_several_targets_are_several_finished_files(recipe, tmp_path, monkeypatc
     assert [row["target"] for row in resumed["models"]] == [0.5, 0.75]
 
 
+@pytest.mark.long
 def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsys):
     out, _ = whole
     model = out / "model.safetensors"
@@ -76,6 +78,7 @@ def test_a_trained_model_is_pruned_and_trained_on(whole, recipe, tmp_path, capsy
     assert found["pruned_density"] == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.long
 def test_averages_are_delivered_on_the_support(recipe, tmp_path):
     overrides = [("train.ema", "0.5"), ("decode.values", "f32"), ("model.dtype", "bfloat16"), ("train.accumulate", "2")]
     overrides.append(("train.evaluate_every", "0"))
@@ -91,6 +94,7 @@ def test_averages_are_delivered_on_the_support(recipe, tmp_path):
     assert moved
 
 
+@pytest.mark.long
 def test_a_teacher_is_followed(whole, recipe, tmp_path):
     overrides = [("train.teacher", json.dumps(str(whole[0] / "model.safetensors")))]
     taught = session.train(recipe, tmp_path / "run", overrides, quiet=True)
@@ -126,6 +130,7 @@ def test_a_teacher_that_says_other_things_is_refused(whole, recipe, tmp_path):
         session.train(recipe, tmp_path / "head", [*said, ("model.ctc_weight", "0.0")], quiet=True)
 
 
+@pytest.mark.long
 def test_a_mask_that_is_given_stays(whole, recipe, tmp_path):
     """Whatever its shares are: here other ones in every matrix."""
     first = modelfile.load(whole[0] / "model.safetensors")

@@ -53,6 +53,7 @@ def recipe(tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_a_run_without_recordings(recipe, tmp_path, capsys):
     found = session.train(recipe, tmp_path / "run", quiet=True)
     assert (found["utterances"], found["words"]) == (4, 4)

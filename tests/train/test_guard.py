@@ -18,6 +18,7 @@ with Stop() as stop:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_the_first_signal_asks_and_the_second_ends(name):
     once = subprocess.run([sys.executable, "-c", CODE.format(times=1, name=name)], capture_output=True, text=True)
@@ -51,6 +52,7 @@ with Stop() as stop:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("times", "code", "left"), [(1, 0, b"new"), (2, 128 + signal.SIGTERM, b"old")])
 def test_signals_within_a_save(times, code, left, tmp_path):
     """The first lets it finish; the second ends at once, and what was there is there."""

@@ -82,6 +82,7 @@ RUNGS = {"sparsity__target": "0.5", "sparsity__metric": "admm", "sparsity__optio
 LADDER = {"sparsity__targets": "[0.2, 0.5]", "sparsity__structure": "rank", "sparsity__metric": "second_order"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [pytest.param(RUNGS, marks=pytest.mark.slow), LADDER], ids=["rungs", "ladder"])
 def test_stopped_and_resumed_is_never_stopped(plain, changes, tmp_path, monkeypatch):
     """In the second stage, whose parameters have another shape than those that the run began with."""
@@ -113,6 +114,7 @@ COMBINATIONS = [(structure, metric) for structure in ("entries", "hidden") for m
 COMBINATIONS += [("2:4", "second_order"), ("blocks 4x1", "admm"), ("attention 2", "taylor"), ("attention 2", "admm")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("structure", "metric"), COMBINATIONS)
 def test_every_criterion_meets_the_budget(plain, structure, metric, tmp_path):
     recipe, init, _ = plain
@@ -171,6 +173,7 @@ def test_wanda_is_wanda_and_fisher_is_fisher(plain, tmp_path):
         assert np.array_equal(kept[kept != 0], w[kept != 0])
 
 
+@pytest.mark.long
 def test_a_ladder_meets_each_byte_budget_and_never_has_the_whole_matrix_again(plain, tmp_path):
     recipe, init, _ = plain
     found = pruned(recipe, tmp_path / "run", init, sparsity__targets="[0.3, 0.6]", sparsity__structure="rank",
@@ -192,6 +195,7 @@ def test_a_ladder_meets_each_byte_budget_and_never_has_the_whole_matrix_again(pl
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["gradual", "compressed_sensing"])
 def test_ranks_that_training_found_are_read_and_judged(plain, method, tmp_path):
     """They are stored as factors, which the runtime runs; in memory they are matrices again."""
@@ -249,6 +253,7 @@ def test_the_one_without_a_text_is_told(plain, tmp_path, capsys):
     assert "has no sentence: one a line" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_grid_of_the_recipe_is_swept_and_goes_on(plain, tmp_path, capsys):
     _, init, _ = plain
     grid = tmp_path / "grid.toml"
@@ -287,6 +292,7 @@ def test_a_file_is_pruned_by_a_text_without_a_config(plain, tmp_path, capsys):
     assert "exists: choose another name" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("structure", "metric"), [("entries", "admm"), ("rank", "second_order"), ("2:4", "fisher")])
 def test_an_lstm_is_pruned_by_data_too(structure, metric, tmp_path):
     (tmp_path / "lm.toml").write_text(RECIPE)

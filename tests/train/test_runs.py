@@ -35,6 +35,7 @@ def test_rows_per_second_are_of_the_steps_since_the_last_look(recipe, tmp_path, 
     assert told == [1, 1, 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("looks", [2, 7, 11])
 def test_stopped_and_resumed_is_never_stopped(looks, whole, recipe, tmp_path, monkeypatch):
     """FAULTS 8: in mid-epoch, at a refresh, after the freeze: every array, and the log, bit for bit."""
@@ -50,6 +51,7 @@ def test_stopped_and_resumed_is_never_stopped(looks, whole, recipe, tmp_path, mo
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_signals_save_and_say_how_to_go_on(recipe, tmp_path):
     """FAULTS 11: SIGTERM during compilation or a step; exit 75, and a line."""
     code = "import csp.cli, sys; sys.exit(csp.cli.main(sys.argv[1:]))"
@@ -77,6 +79,7 @@ def test_a_signal_while_the_data_are_read_ends_with_75(recipe, tmp_path, monkeyp
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_killed_runs_go_on(whole, recipe, tmp_path):
     """SIGKILL loses at most the interval."""
     code = f"""
@@ -143,6 +146,7 @@ def test_other_data_and_other_cores_are_said(caplog, monkeypatch):
         session._same(at, {"data": "b", "machine": others}, ["train.batch"])
 
 
+@pytest.mark.long
 def test_nan_in_a_row_go_back_and_then_give_up(recipe, tmp_path, monkeypatch, caplog):
     """FAULTS 20: never accepted, retried at half the rate, exit 6."""
     make = loop.step.make
@@ -207,6 +211,7 @@ def test_a_full_disk_is_said_with_the_file_and_the_cure(recipe, tmp_path, capsys
     assert not list(out.glob("*.t*"))
 
 
+@pytest.mark.long
 def test_a_full_disk_takes_nothing_from_a_run_that_goes_on(recipe, tmp_path, capsys, monkeypatch):
     """What was written is as it was, and goes on when there is room."""
     out = tmp_path / "run"

@@ -109,6 +109,7 @@ def alike(a, b):
     assert np.allclose(*losses, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_four_devices_prune_as_one_and_one_goes_on_where_they_were(recipe_file, alone, tmp_path, caplog):
     """Large parameters are split; the checkpoint of step 3 goes on, on one device, with a warning (FAULTS 9)."""
     out = tmp_path / "run"
@@ -140,6 +141,7 @@ def test_four_devices_without_splitting_parameters(recipe_file, alone, tmp_path)
     alike(alone, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_two_processes_prune_as_one(recipe_file, alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -224,6 +224,7 @@ def test_a_conformer_in_bfloat16_steps_near_the_loss_of_float32():
     assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(state.params))
 
 
+@pytest.mark.long
 def test_a_conformer_with_the_whole_context_learns_a_transducer():
     """Four utterances by heart; then greedy and beam search hear them, compiled."""
     config, speech = conformer(120, 2e-2, streaming=False), plain_speech()

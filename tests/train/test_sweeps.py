@@ -10,6 +10,7 @@ from csp.cli import main
 from csp.train import guard, row, session, sweep
 
 
+@pytest.mark.long
 def test_sweeps_go_on_where_they_were(recipe, tmp_path, capsys, monkeypatch):
     arguments = [
         "sweep",
@@ -60,6 +61,7 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(recipe, tmp_path, capsys, mon
     assert "stopped at step 3; the same command goes on" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_that_cannot_be_does_not_stop_the_others(recipe, tmp_path, capsys, caplog, monkeypatch):
     def train(recipe, folder, said, **options):
         if ("sparsity.target", "0.5") in said:
@@ -106,6 +108,7 @@ def test_a_sparsity_that_a_structure_has_itself_is_refused(recipe, tmp_path, cap
     assert "structure '2:4', which has its own: name one of them" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_seeds_are_trained_together_as_they_are_alone(recipe, whole, tmp_path, capsys):
     """In one program; sums differ in their last bits, so that losses agree to rounding."""
     arguments = ["sweep", str(recipe), "--out", str(tmp_path / "row"), "--seeds", "0,1", "--together", "--json"]

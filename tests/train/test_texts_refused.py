@@ -205,6 +205,7 @@ def test_a_bfloat16_model_learns(plain, tmp_path):  # noqa: F811
     assert found["perplexity"] != plain[2]["perplexity"]
 
 
+@pytest.mark.long
 def test_what_next_can_be_run(plain, tmp_path, capsys):  # noqa: F811
     """Of a dense model a sparse one, of the same text."""
     (tmp_path / "my text.txt").write_text("TURN ON THE LIGHT\nTURN OFF THE RADIO\n" * 60)
