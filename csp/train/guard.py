@@ -58,7 +58,10 @@ class Lock:
     """One process trains in a folder; the lock goes when the process does."""
 
     def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"{folder} is no folder, or lies in none: choose another --out") from None
         self._file = open(folder / ".lock", "a+")  # noqa: SIM115 # it is held as long as the run
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,5 @@
 """What does a run look like? Three pictures: quality against size, training, and the density of every layer."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csp import formats
-from csp.train import logs
+from csp.train import logs, report
 
 _FORMS = ("o", "s", "^", "D", "*", "v", "P")
 _FAR = 20
@@ -27,8 +26,7 @@ def find(folders: Sequence[Path]) -> list[Finished]:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder: name a run directory")
         places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-        reports = [path / "report.json" for path in places if (path / "report.json").exists()]
-        found += [Finished(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in reports]
+        found += [Finished(path, said) for path in places if (said := report.read(path)) is not None]
     if not found:
         raise ValueError(f"{folders[0]} holds no finished run: a run that was stopped goes on with csp train --resume")
     if len({"wer" in run.report for run in found}) > 1:

@@ -69,6 +69,28 @@ def structure(said: str) -> Structure:
     )
 
 
+def check(config: Config) -> None:
+    """An error for a word that names nothing, and for options that no method has: before data are read."""
+    sparsity = config.sparsity
+    if sparsity.method == "dense":
+        return
+    method_of(sparsity, max(config.train.steps, 1))
+    known = _metrics(sparsity)
+    for said, metric in [(sparsity.structure, sparsity.metric), *((r.structure, r.metric) for r in sparsity.rules)]:
+        if said and _part(said) is None:
+            structure(said)
+        if metric:
+            _named(known, metric, "metric")
+    if sparsity.budget != GIVEN:
+        _named(BUDGETS, sparsity.budget, "budget")
+
+
+def _metrics(sparsity: Sparsity) -> dict[str, Callable[[], metrics.Metric]]:
+    if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
+        return dict.fromkeys(CRITERIA, metrics.magnitude)
+    return METRICS
+
+
 def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp.Rule, ...]:
     """The config's rules, then one for every other matrix that is worth pruning."""
     if sparsity.method == CALIBRATED and sparsity.structure == "rank":
@@ -76,9 +98,7 @@ def rules_of(sparsity: Sparsity, params: Any, target: float | None) -> tuple[csp
     says = target is not None or sparsity.is_fixed or sparsity.budget == GIVEN
     if sparsity.method == "dense" or not (says or sparsity.rules):
         return ()
-    known = METRICS
-    if sparsity.method == CALIBRATED:  # by data, which `csp.train.calibrate` has looked at
-        known = dict.fromkeys(CRITERIA, metrics.magnitude)
+    known = _metrics(sparsity)
     given = []
     for r in sparsity.rules:
         own = metric_of(dataclasses.replace(sparsity, structure=r.structure, metric=r.metric))

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from csp.formats import writing
+from csp.formats import FormatError, writing
 from csp.train.config import Config, as_toml
 from csp.train.plain import as_plain
 from csp.train.task import Data
@@ -27,6 +27,20 @@ def write(out: Path, config: Config, rows: Sequence[dict[str, Any]], data: Data,
     }
     _put(out / "report.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     _put(out / "report.md", _markdown(config, rows, found))
+    return found
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """That of a finished run; None where there is none."""
+    path = folder / "report.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and found.get("models")):
+        raise FormatError(f"{path} is no report of a run: remove it, csp train --resume --out {folder} writes another")
     return found
 
 

@@ -58,6 +58,7 @@ def train(
             raise ConfigError("name a config, such as configs/digits.toml; or --resume with --out DIR")
         config_path = Path(out) / "config.toml"
     config = read(config_path, overrides)
+    pruning.check(config)
     out = Path(out) if out is not None else Path("runs") / config.name
     if config.train.distributed:
         mesh.join()

@@ -14,7 +14,7 @@ from typing import Any
 from csp.formats import FormatError, writing
 from csp.speech import synth
 from csp.speech.errors import DataError
-from csp.train import config, guard, limits, row, session
+from csp.train import config, guard, limits, pruning, report, row, session
 from csp.train.config import Config, ConfigError
 from csp.train.loop import Diverged
 from csp.train.plain import toml
@@ -71,14 +71,14 @@ def sweep(
         except ConfigError:  # which is said when its turn comes
             continue
         folder = out / names[_key(point)]
-        session.belongs(folder, read, moved, finished=_report(folder) is not None)
+        session.belongs(folder, read, moved, finished=report.read(folder) is not None)
     out.mkdir(parents=True, exist_ok=True)
     records, refused = [], {}
     with guard.Stop() as stop:
         for chosen in _rows(grids) if together else ([point] for point in points(grids)):
             folders = [out / names[_key(point)] for point in chosen]
             everything = [[*shared, *_overrides(point)] for point in chosen]
-            left = [i for i, folder in enumerate(folders) if _report(folder) is None]
+            left = [i for i, folder in enumerate(folders) if report.read(folder) is None]
             if together and len(left) > 1 and _fits(recipe, everything[0]):
                 row.train(recipe, [folders[i] for i in left], [everything[i] for i in left], quiet)
             for point, folder, overridden in zip(chosen, folders, everything, strict=True):
@@ -86,7 +86,7 @@ def sweep(
                     raise guard.Stopped(f"stopped before {folder.name}")
                 begun = (folder / "config.toml").exists()
                 try:
-                    found = _report(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
+                    found = report.read(folder) or session.train(recipe, folder, overridden, resume=begun, quiet=quiet)
                 except (ValueError, Diverged) as error:
                     if isinstance(error, DataError | FormatError):  # all runs have the same
                         raise
@@ -110,8 +110,9 @@ def _first(recipe: Path, grid: Grid, overrides: Sequence[tuple[str, str]]) -> Co
     wrong = None
     for point in points([grid]) if grid else [[]]:
         try:
+            pruning.check(config.read(recipe, [*overrides, *_overrides(point)]))
             return config.read(recipe, [*overrides, *_overrides([item for item in point if item[0] != "train.seed"])])
-        except ConfigError as error:
+        except ValueError as error:
             wrong = wrong or error
     raise wrong or ConfigError("nothing to sweep: a key has no values")
 
@@ -165,11 +166,6 @@ def _short(value: Any) -> str:
         return "".join(f"{key}{_short(inner)}" for key, inner in value.items()) or "plain"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^A-Za-z0-9._]+", "", text.replace(":", "of"))
-
-
-def _report(folder: Path) -> dict[str, Any] | None:
-    path = folder / "report.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _overrides(point: Point) -> list[tuple[str, str]]:

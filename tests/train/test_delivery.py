@@ -170,8 +170,14 @@ def test_the_other_commands_read_a_run(whole, corpus, tmp_path, capsys):
 
 
 def test_runs_of_two_kinds_share_no_picture(tmp_path):
-    for name, report in (("a", {"wer": 0.1}), ("b", {"perplexity": 9.0})):
+    for name, report in (("a", {"wer": 0.1, "models": [{}]}), ("b", {"perplexity": 9.0, "models": [{}]})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match="name folders of one kind"):
         plots.find([tmp_path])
+    for damaged in ("{}", "[1, 2", "[]", '{"models": []}'):
+        (tmp_path / "report.json").write_text(damaged)
+        with pytest.raises(
+            formats.FormatError, match=r"report.json is no report of a run: remove it, csp train --resume"
+        ):
+            plots.find([tmp_path])

@@ -62,6 +62,14 @@ def test_signals_within_a_save(times, code, left, tmp_path):
     assert (tmp_path / "file").read_bytes() == left
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match=r"is no folder, or lies in none: choose another --out"):
+            Lock(path)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_folder_is_locked_until_its_process_is_gone(tmp_path):
     with Lock(tmp_path), pytest.raises(ValueError, match="is in use by process"):
         Lock(tmp_path)

@@ -101,6 +101,24 @@ def test_the_order_of_seeds_speaks_no_other_corpus(recipe, tmp_path, monkeypatch
     assert [order[-1] for order in spoken] == [0]
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["--method", "xyz"], "sparsity.method 'xyz' is none of"),
+        (["--seeds", "-1"], "train.seed -1 must lie in"),
+        (["--sparsity.structure", "4:2", "--seeds", "1"], "got n=4, m=2"),
+        (["--seeds", "1", "--sparsity.metric", "xyz"], "sparsity.metric 'xyz' is none of magnitude, adam"),
+        (["--seeds", "1", "--sparsity.budget", "xyz"], "sparsity.budget 'xyz' is none of uniform, erk"),
+    ],
+)
+def test_what_no_run_can_be_is_said_before_anything_is_spoken(recipe, said, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("csp.speech.synth.speak", lambda *order: pytest.fail("spoken"))
+    synth = ["--data.synth", "digits", "--data.train", ""]
+    assert main(["sweep", str(recipe), "--out", str(tmp_path / "grid"), *synth, *said]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()
+
+
 def test_a_sparsity_that_a_structure_has_itself_is_refused(recipe, tmp_path, capsys):
     """It would be the same model at each point."""
     banks = ["--sparsity.structure", "2:4", "--sparsity", "0.5,0.75"]
