@@ -26,7 +26,13 @@ def join() -> None:
     """
     address = os.environ.get("CSP_COORDINATOR")
     if address is None:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError:  # neither SLURM nor anything else that jax knows has started this process
+            raise ConfigError(
+                "train.distributed, and nothing says where the others are: start all with srun, or set "
+                "CSP_COORDINATOR=host:port, CSP_PROCESSES=n and CSP_PROCESS=i"
+            ) from None
         return
     try:
         count, number = int(os.environ["CSP_PROCESSES"]), int(os.environ["CSP_PROCESS"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import RECIPE
 
-from csp.train import checkpoints, logs, session
+from csp.train import ConfigError, checkpoints, logs, mesh, session
 
 OPTIONS = ["--train.steps", "6", "--train.checkpoint_every", "3", "--train.evaluate_every", "0"]
 CODE = "import csp.cli, sys; sys.exit(csp.cli.main(sys.argv[1:]))"
@@ -121,6 +121,19 @@ def test_four_devices_prune_as_one_and_one_goes_on_where_they_were(recipe_file, 
     session.train(recipe_file, out, [*named, *one], resume=True, quiet=True)
     assert "not bit for bit the same" in caplog.text
     alike(alone, out)
+
+
+def test_who_joins_nobody_is_told_how(monkeypatch):
+    def alone(*where):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", alone)
+    monkeypatch.delenv("CSP_COORDINATOR", raising=False)
+    with pytest.raises(ConfigError, match="set CSP_COORDINATOR=host:port, CSP_PROCESSES=n and CSP_PROCESS=i"):
+        mesh.join()
+    monkeypatch.setenv("CSP_COORDINATOR", "localhost:1")
+    with pytest.raises(ConfigError, match="set CSP_PROCESSES and CSP_PROCESS to numbers too"):
+        mesh.join()
 
 
 @pytest.mark.slow
