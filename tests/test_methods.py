@@ -78,6 +78,15 @@ def test_cycles_decompress_between_compressions():
     assert alive[-1] == 10
 
 
+@pytest.mark.parametrize(("steps", "cycles"), [(1, 1), (1, 2), (3, 1000), (100, 1000), (40, 7)])
+def test_more_cycles_than_steps_are_a_ramp_a_step(steps, cycles):
+    ramp = methods.compressed_sensing(steps, begin=0.0, full=0.5, freeze=0.9, cycles=cycles).ramp
+    teeth = [float(ramp(t)) for t in range(steps + 1)]
+    assert all(0 <= tooth <= 1 for tooth in teeth)
+    assert teeth[-1] == 1
+    assert sum(tooth == 0 for tooth in teeth[: steps // 2]) <= min(cycles, steps)
+
+
 def test_acdc_alternates_and_ends_compressed():
     method = methods.acdc(40, warmup=0.1, cycles=3, compressed=0.5, finish=0.25)
     weights, _ = run(method, lambda step: np.full(SHAPE, 1e-3))

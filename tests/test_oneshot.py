@@ -29,7 +29,6 @@ def layer():
     return jnp.asarray(rng.normal(size=(48, 24)), jnp.float32), jnp.asarray(x.T @ x, jnp.float32)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("structure", "sparsity"), STRUCTURES)
 def test_budget_is_exact(layer, structure, sparsity, solver):

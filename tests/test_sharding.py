@@ -26,7 +26,6 @@ CASES = {
 MESHES = [(1, "Auto", 0), (4, "Auto", 0), (8, "Auto", 1), (8, "Explicit", 0), (4, "Explicit", 1)]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_the_masks_are_those_of_one_device_and_only_counts_and_thresholds_travel(case):
     """A few numbers for each competition, and the worth of each unit that is cut, where a parameter is many."""

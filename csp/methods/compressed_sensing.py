@@ -39,15 +39,16 @@ def compressed_sensing(
     """
     if not 0 <= begin <= full <= freeze <= 1:
         raise ValueError(f"compressed_sensing needs 0 <= begin <= full <= freeze <= 1, got {begin}, {full}, {freeze}")
+    if cycles < 1:
+        raise ValueError(f"compressed_sensing needs cycles >= 1, got {cycles}")
     clock = clock_for(steps, begin, freeze, every, most=40)
-    if not 1 <= cycles <= steps:
-        raise ValueError(f"compressed_sensing needs 1 <= cycles <= steps, got {cycles} cycles in {steps} steps")
     plain = Method("compressed_sensing", steps, clock, _teeth(begin * steps, full * steps, cycles))
     return (iterate or dual())(plain)
 
 
 def _teeth(begin: float, end: float, cycles: int) -> schedules.Schedule:
-    """`cycles` cubic ramps from 0 to 1, one after the other; 1 after the last."""
+    """`cycles` cubic ramps from 0 to 1, one after the other; 1 after the last. No ramp is shorter than a step."""
     edges = [round(begin + (end - begin) * i / cycles) for i in range(cycles + 1)]
+    edges = sorted(set(edges)) if edges[-1] > edges[0] else edges[:2]
     ramps = [schedules.cubic(1.0, 0, b - a) for a, b in itertools.pairwise(edges)]
     return schedules.joined([schedules.constant(0.0), *ramps], edges[:-1])

@@ -46,7 +46,6 @@ def living(params) -> dict[str, int]:
     return {path: int(np.sum(np.asarray(w) != 0)) for path, w in params.items()}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("name", "budget"), PAIRS)
 def test_the_total_is_exact_and_each_has_its_part(name, budget):
     tx, _ = transformation(name, budget)
