@@ -23,10 +23,13 @@ CASES = {
     "12:128, gradual": (structures.n_of_m(12, 128), methods.gradual),
     "blocks, rigl": (structures.blocks(4, 4), methods.rigl),
 }
+LONG = ("near ties, rows, gradual", "blocks, rigl")
 MESHES = [(1, "Auto", 0), (4, "Auto", 0), (8, "Auto", 1), (8, "Explicit", 0), (4, "Explicit", 1)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.long) if case in LONG else case for case in CASES]
+)
 def test_the_masks_are_those_of_one_device_and_only_counts_and_thresholds_travel(case):
     """A few numbers for each competition, and the worth of each unit that is cut, where a parameter is many."""
     command = [sys.executable, __file__, case]

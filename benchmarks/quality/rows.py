@@ -148,6 +148,7 @@ ABLATIONS: dict[str, Setting] = {  # one choice changed, the rest as it is; "by 
     "compressed_sensing_ista_gain_50": DEFAULT | _options(iterate="ista", iterate_options={"gain": 0.5}),
     "gradual_same_schedule": {"sparsity.method": "gradual"} | _options(begin=0.05, end=0.5),
     "gradual_global": {"sparsity.method": "gradual"} | GLOBAL,
+    "compressed_sensing_3_times_longer": DEFAULT | {"train.steps": 6000},
     "compressed_sensing_averaged": DEFAULT | {"train.ema": 0.99},
     "compressed_sensing_taught": DEFAULT | TAUGHT,
     "gradual_taught": {"sparsity.method": "gradual"} | TAUGHT,

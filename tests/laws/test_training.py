@@ -25,6 +25,7 @@ HARD = (
 SCHEDULED = ("gradual", "granet", "dual", "ste", "random_late")  # from the first refresh on
 SHADOWED = ("dual", "dual_pulled", "dual_cycles", "ste", "str", "movement")
 SETTLED = ("dual", "dual_pulled", "trimmed", "gradual", "str", "movement", "random")  # once settled all are alike
+VARIANTS = ("dual_pulled", "dual_cycles", "trimmed_metric", "ista_metric", "gradual_regrow", "random_late", "random")
 TIGHTENING = ("gradual", "granet", "random_late", "one_shot", "static", "random")  # never more than a refresh ago
 
 
@@ -174,7 +175,9 @@ LAWS = (
 )
 
 
-@pytest.mark.parametrize("name", trial.METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in trial.METHODS]
+)
 def test_every_law_holds(name):
     """One test a method, since the training that all laws look at is made once."""
     for law in LAWS:

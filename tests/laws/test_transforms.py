@@ -24,7 +24,8 @@ def trained(name: str, seed) -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in DIFFERENT else pytest.param(name, marks=pytest.mark.slow) for name in trial.METHODS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name in DIFFERENT else pytest.mark.slow) for name in trial.METHODS],
 )
 def test_compiled_scanned_and_over_seeds_at_once_is_step_by_step(name):
     seeds = jnp.asarray(SEEDS)

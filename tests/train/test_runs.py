@@ -24,6 +24,7 @@ from csp.train.listening import Listening
 from csp.train.task import Judged
 
 
+@pytest.mark.long
 def test_rows_per_second_are_of_the_steps_since_the_last_look(recipe, tmp_path, monkeypatch):
     """Of a window that the stage's end cuts short as well; validation takes no part of it."""
     told = []
@@ -99,6 +100,7 @@ session.train({str(recipe)!r}, {str(tmp_path / "run")!r}, quiet=True)
     assert history(tmp_path / "run") == history(whole[0])
 
 
+@pytest.mark.long
 def test_a_damaged_newest_checkpoint_is_passed_over(whole, recipe, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(session, "Stop", lambda: StopAt(9))
     with pytest.raises(Stopped):

@@ -99,6 +99,7 @@ def test_a_label_beyond_the_vocabulary_is_not_followed(begun):
     assert take(state, batch()._replace(labels=wrong))[1].good
 
 
+@pytest.mark.long
 def test_after_the_method_took_most_weights_at_once_the_usual_loss_is_learned_anew():
     rule = (csp.Rule(".*"),)
     sudden = replace(CONFIG, sparsity=Sparsity(method="one_shot", target=0.98))

@@ -42,6 +42,7 @@ def test_a_book_is_drawn_from_bit_by_bit_as_at_once(monkeypatch):
     assert found == pytest.approx(np.quantile(expected, (0.025, 0.975)))
 
 
+@pytest.mark.long
 def test_factors_multiplied_out_are_a_model_and_factors_are_no_beginning(plain, tmp_path, capsys):  # noqa: F811
     recipe, run, _ = plain
     init = ["--train.init", str(run / "model.safetensors")]
