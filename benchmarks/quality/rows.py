@@ -1,6 +1,6 @@
 """The rows of the table: what each changes in the recipe, and the settings among which each was chosen.
 
-Methods of TRIALS have as many settings each, to be trained once with the seed 0 and judged by the validation split:
+Methods of TRIALS have several settings each, to be trained once with the seed 0 and judged by the validation split:
 `run.py --rows trial-gradual-0,trial-gradual-1 --seeds 0`. The others are as their papers have them. ABLATIONS are ours
 with one thing changed, and others with one thing of ours.
 """
@@ -79,6 +79,10 @@ TRIALS: dict[str, list[Setting]] = {
         DECAY | _options(cycles=3, finish=0.4),
         ADAM,
     ),
+    "granet": _settings("granet", {}, DECAY, _options(end=0.5), _options(exchange=0.3), ERK),
+    "rigl": _settings("rigl", {}, DECAY, _options(end=0.9), _options(exchange=0.5), ERK),
+    "ste": _settings("ste", {}, DECAY, _options(freeze=0.9), _options(full=0.7), ERK),
+    "str": _settings("str", {}, DECAY, _options(end=0.5), _options(end=0.85), _options(rate=0.05)),
     "compressed_sensing": _settings(
         "compressed_sensing",
         {},
@@ -113,12 +117,12 @@ ROWS: dict[str, Setting] = {
     "gradual_regrowth": TRIALS["gradual"][4],
     "gradual_adam_metric": TRIALS["gradual"][8],
     "gradual_adam_metric_regrowth": TRIALS["gradual"][9],
-    "ste": {"sparsity.method": "ste"},
-    "rigl": {"sparsity.method": "rigl"},
+    "ste": TRIALS["ste"][0],
+    "rigl": TRIALS["rigl"][0],
     "rigl_3_times_longer": {"sparsity.method": "rigl", "train.steps": 6000},
-    "granet": {"sparsity.method": "granet"},
+    "granet": TRIALS["granet"][0],
     "acdc": TRIALS["acdc"][0],
-    "str": {"sparsity.method": "str"},
+    "str": TRIALS["str"][0],
     "compressed_sensing": DEFAULT,
     "compressed_sensing_by_size": OF_SIZE,
     "compressed_sensing_hard": OF_SIZE | _dual(firm=1.0),
