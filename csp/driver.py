@@ -70,7 +70,7 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
     for target, view in zip(plan.targets, views, strict=True):
         points[target.index] = view.sight.point.astype(target.dtype)
     passed = {name: value for name, value in extra.items() if name != "activations"}
-    gradients = jax.tree.map(plan.clean, gradients)
+    gradients = gradients if plan.guarded else jax.tree.map(plan.clean, gradients)
     updates, inner_state = inner.update(gradients, state.inner, treedef.unflatten(points), **passed)
 
     moves, seconds = treedef.flatten_up_to(updates), second_moments(plan, inner_state, params)
@@ -79,7 +79,7 @@ def _step(inner, plan: Plan, gradients: Any, state: SparsifyState, params: Any, 
         update, p = moves[target.index], leaves[target.index]
         view = view._replace(sight=view.sight._replace(second=second))  # the new one: to keep the old costs a copy
         if target.is_rank:
-            moves[target.index], fast = _move_rank(plan.method, target, view, update, p)
+            moves[target.index], fast = _move_rank(plan.method, target, view, state.skipped, update, p)
         else:
             moves[target.index], fast = _move(plan.method, view, gate, update, p)
         memory.append(view.memory._replace(fast=fast))
@@ -237,12 +237,13 @@ def _landing(u: jax.Array, p: jax.Array, alive: jax.Array, loose: jax.Array) -> 
     return jnp.where(alive, jnp.where((p + u).astype(p.dtype) == nowhere, short, u), -w)
 
 
-def _move_rank(method: Method, target: Target, view: View, update: jax.Array, p: jax.Array):
-    """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on the last step."""
+def _move_rank(method: Method, target: Target, view: View, skipped: jax.Array, update: jax.Array, p: jax.Array):
+    """Towards low rank: truncated on refreshes, at every tenth of what follows the freeze, and on each step of the last
+    tenth of it, since a training of which steps are skipped ends before it has made them all."""
     assert method.project_rank is not None  # check_targets refuses the others
     project, count, end = method.project_rank, view.count, method.clock.end
     gap = max(1, (method.steps - end) // 10)
-    late = (count >= end) & (((count - end) % gap == 0) | (count >= method.steps - 1))
+    late = (count >= end) & (((count - end) % gap == 0) | (count + skipped >= method.steps - gap))
     refresh = (method.clock.latest(count) == count) | late
     progress = jnp.where(count >= end, 1.0, view.progress)
     budget = with_budget(target, view._replace(progress=progress)).budget

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from csp.rules import Target
+from csp.rules import Target, named_leaves
 
 _UNDOING = {"schedule_free": "averages", "lookahead": "averages", "mechanize": "rescales"}
 _OUTSIDE = "optax.MultiSteps(csp.sparsify(optimizer, ...), every_k_schedule=k)"
@@ -45,6 +45,26 @@ def refuse_optimizer(inner: Any, state: Any, params: Any, targets: Sequence[Targ
             )
 
 
+def refuse_strangers(params: Any) -> None:
+    """Functions and the like, which an equinox module has among its leaves."""
+    for path, leaf in named_leaves(params):
+        if not is_array(leaf):
+            raise ValueError(
+                f"{path!r} is no array but {leaf!r}: give the arrays alone, such as "
+                "eqx.filter(model, eqx.is_inexact_array)"
+            )
+
+
+def is_array(leaf: Any) -> bool:
+    """Or a number, which is one without dimensions."""
+    return hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)
+
+
+def looks_for_nan(state: Any) -> bool:
+    """Has the optimizer an `optax.apply_if_finite` inside?"""
+    return "ApplyIfFiniteState" in _state_names(state)
+
+
 def refuse_surroundings() -> None:
     """A chain in which something follows, or schedule_free and the like around: all rescale or average the update."""
     frame = sys._getframe(2)
@@ -59,7 +79,8 @@ def refuse_surroundings() -> None:
         if _something_follows(name, frame):
             raise ValueError(
                 f"something follows sparsify in this optax.{around} and would rescale its updates, so that no weight "
-                "reaches zero: put the whole chain inside, csp.sparsify(optax.chain(...), ...)"
+                "reaches zero: put the whole chain inside, csp.sparsify(optax.chain(...), ...); optimizers of other "
+                "parameters stand beside it in optax.partition"
             )
         frame = frame.f_back
 

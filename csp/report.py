@@ -10,6 +10,7 @@ import numpy as np
 
 from csp import budgets, rules, structures
 from csp.formats import tensor
+from csp.placement import is_array
 from csp.rules import BudgetError, Rule, Target, named_leaves
 from csp.state import Note, digest, read_ledger
 from csp.structures import Structure
@@ -66,8 +67,8 @@ def report(params: Any, state: Any = None) -> Report:
 
 
 def _numbers(params: Any) -> list[tuple[str, np.ndarray]]:
-    """All arrays but the keys of random numbers, which a model's state may hold."""
-    leaves = [(name, leaf) for name, leaf in named_leaves(params) if not _is_key(leaf)]
+    """All arrays but the keys of random numbers; functions and other leaves of a module are none."""
+    leaves = [(name, leaf) for name, leaf in named_leaves(params) if is_array(leaf) and not _is_key(leaf)]
     return [(name, np.asarray(leaf)) for name, leaf in leaves]
 
 
@@ -195,19 +196,22 @@ def _table(rows: list[Row]) -> str:
     body = [
         _cells(row.path, "x".join(map(str, row.shape)) or "-", row.structure or "left alone", [row]) for row in rows
     ]
+    sums = [_cells(name, "", "", part) for name, part in _parts(rows)]
+    return _drawn([head, None, *body, None, *sums], left=(0, 1, 2, 8))
+
+
+def _parts(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """What each rule has, and all."""
     ruled = sorted({row.rule for row in rows if row.rule is not None})
-    sums = [_cells(f"rule {n}", "", "", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1]
-    return _drawn([head, None, *body, None, *sums, _cells("total", "", "", rows)], left=(0, 1, 2, 8))
+    return [(f"rule {n}", [row for row in rows if row.rule == n]) for n in ruled] + [("total", rows)]
 
 
 def _codecs(rows: list[Row]) -> str:
     """What all would take in each codec; those that it does not fit stay dense."""
     codecs = list(dict.fromkeys(codec for row in rows for codec in row.bytes))
-    ruled = sorted({row.rule for row in rows if row.rule is not None})
-    parts = [(f"rule {n}", [row for row in rows if row.rule == n]) for n in ruled if len(ruled) > 1] + [("total", rows)]
     sums = [
         (name, *(_human(sum(row.bytes.get(codec, row.bytes["dense"]) for row in part)) for codec in codecs))
-        for name, part in parts
+        for name, part in _parts(rows)
     ]
     return _drawn([("bytes in", *codecs), None, *sums], left=(0,))
 
@@ -219,14 +223,20 @@ def _drawn(lines: Sequence[Sequence[str] | None], left: tuple[int, ...]) -> str:
 
 
 def _cells(name: str, shape: str, structure: str, rows: list[Row]) -> tuple[str, ...]:
-    size = sum(math.prod(row.shape) for row in rows)
-    reached = sum(row.reached * math.prod(row.shape) for row in rows) / max(size, 1)
+    """Of several rows the means, by size: what is left alone is asked for nothing, and has no violation."""
     single = rows[0] if len(rows) == 1 and structure else None
-    asked = "" if single is None or single.asked is None else f"{single.asked:.4f}"
-    violation = "" if single is None or single.violation is None else f"{single.violation:.4f}"
+    reached = _mean([(row.reached, row) for row in rows])
+    asked = _mean([(row.asked or 0.0, row) for row in rows]) if any(row.asked is not None for row in rows) else ""
+    violation = _mean([(row.violation, row) for row in rows if row.violation is not None])
     dense, smallest = sum(r.bytes["dense"] for r in rows), sum(r.bytes[r.smallest] for r in rows)
     codec = single.smallest if single else f"{dense / max(smallest, 1):.1f}x smaller"
-    return name, shape, structure, asked, f"{reached:.4f}", violation, _human(dense), _human(smallest), codec
+    return name, shape, structure, asked, reached, violation, _human(dense), _human(smallest), codec
+
+
+def _mean(values: list[tuple[float, Row]]) -> str:
+    sizes = [max(math.prod(row.shape), 1) for _, row in values]
+    total = sum(value * size for (value, _), size in zip(values, sizes, strict=True))
+    return f"{total / sum(sizes):.4f}" if values else ""
 
 
 def _human(size: float) -> str:

@@ -115,14 +115,15 @@ def check_sign(what: str, budget: budgets.Budget, metric: metrics.Metric) -> Non
 def final_value(pattern: str, schedule: Schedule, steps: int | None, what: str = "the end of training") -> float:
     """The value a schedule has settled at after so many steps; an error if it moves later."""
     with jax.ensure_compile_time_eval():
-        probe = [steps, 2 * steps + 1, 10 * steps + 10] if steps is not None else [2**30]
+        last = 2**30
+        probe = [last] if steps is None else [steps, 2 * steps + 1, *(at for n in range(31) if (at := 2**n) > steps)]
         values = [_decimal(schedule(at)) for at in probe]
     if not 0 <= values[0] <= 1:
         raise BudgetError(f"rule {pattern!r}: its schedule ends at {values[0]}, which is no fraction of zeros")
-    if any(value != values[0] for value in values):
+    if any((later := value) != values[0] for value in values):
         raise BudgetError(
             f"rule {pattern!r}: its schedule still moves after step {steps}, {what} "
-            f"({values[0]:g} there, {values[-1]:g} later): end it at or before that step"
+            f"({values[0]:g} there, {later:g} later): end it at or before that step"
         )
     return values[0]
 

@@ -40,7 +40,8 @@ def sparsify(
       sparsity: the final fraction of zeros, for rules that do not say.
       steps: the length of training in updates, where no `method` says it; within `optax.MultiSteps(..., k)` it is one
         for k batches.
-      nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free;
+      nonfinite: what becomes of NaN and infinite gradients. "drop" takes them entry by entry as zero, which is free
+        (an `optax.apply_if_finite` inside is shown them, and does its own);
         "skip" leaves parameters and state as they are for a step with any of them, and counts it; "raise" raises, under
         `jit` as the runtime's error that quotes ours.
 
@@ -70,12 +71,14 @@ def sparsify(
     def plan(params, inner_state) -> views.Plan:
         targets = rules.bind(params, rules.complete(rules_, sparsity, params), method.steps)
         clean = nonfinite_.finite if nonfinite == "drop" else lambda g: g
-        now = views.Plan(targets, method, clean, moments.second_moments(inner_state, params).keys())
+        guarded = placement.looks_for_nan(inner_state)
+        now = views.Plan(targets, method, clean, guarded, moments.second_moments(inner_state, params).keys())
         views.check(now)
         return now
 
     def init(params):
         placement.refuse_surroundings()
+        placement.refuse_strangers(params)
         inner_state = inner.init(params)
         now = plan(params, inner_state)
         placement.refuse_optimizer(inner, inner_state, params, now.targets)

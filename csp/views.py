@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     targets: Sequence[Target]
     method: Method
     clean: Callable[[jax.Array], jax.Array]  # of gradients, where they are read
+    guarded: bool  # does the optimizer itself look for gradients that are not finite?
     adaptive: Collection[int]  # the leaves of which the optimizer keeps a second moment
 
     def metric(self, target: Target) -> metrics.Metric:

@@ -161,6 +161,16 @@ def test_flax_nnx_optimizer():
     csp.verify(nnx.state(model, nnx.Param), rule)
 
 
+def test_an_equinox_module_with_its_functions():
+    """They are no parameters: what counts passes over them, and what trains says what to give."""
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.MLP(16, 4, 8, 1, key=jax.random.key(0))
+    assert csp.density(model, total=True) == 1.0
+    assert {row.path for row in csp.report(model).rows} == set(csp.density(model))
+    with pytest.raises(ValueError, match=r"'activation' is no array .*eqx.filter\(model, eqx.is_inexact_array\)"):
+        csp.sparsify(optax.sgd(0.1), sparsity=0.5, steps=10).init(model)
+
+
 def test_equinox_training():
     eqx = pytest.importorskip("equinox")
     model = eqx.nn.MLP(16, 4, 8, 1, key=jax.random.key(0))

@@ -74,6 +74,24 @@ def test_bitmask_bytes_are_predicted():
     assert row.bytes["bitmask"] == 64 * 32 // 8 + 205 * 4 + 4 * 4
 
 
+def test_a_shared_budget_is_seen_to_be_met():
+    """Tensors have what they have; of a rule and of all, what was asked is what was reached."""
+    params = {"a": jnp.arange(1.0, 101.0).reshape(10, 10), "b": jnp.full((10, 10), 0.5), "c": jnp.ones(50)}
+    rule = Rule("[ab]", structures.entries(), sparsity=0.6, budget=budgets.global_(floor=0.0))
+    tx = csp.sparsify(optax.sgd(0.0), rule, method=methods.one_shot(2))
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    lines = [line.split() for line in str(csp.report(params, state)).split("\n\n")[0].splitlines()]
+    said = {line[0] if line[0] == "total" else " ".join(line[:2]): line for line in lines}
+    assert said["rule 0"][2:4] == ["0.6000", "0.6000"]
+    assert said["total"][1:3] == ["0.4800", "0.4800"]
+    one = {row.path: row for row in csp.report(params, state).rows}
+    assert one["a"].reached != one["b"].reached
+    assert float(said["rule 0"][4]) == pytest.approx((one["a"].violation + one["b"].violation) / 2, abs=1e-4)
+
+
 def test_report_prints_and_serialises(trained):
     report = csp.report(*trained)
     table, codecs = (part.splitlines() for part in str(report).split("\n\n"))

@@ -210,6 +210,44 @@ def test_a_schedule_that_moves_after_the_freeze_is_refused():
             tx.init(make_params())
 
 
+@pytest.mark.parametrize("begin", [101, 1100, 5000, 2**28])
+def test_a_schedule_that_begins_after_training_is_refused(begin):
+    """However late: such as that of a long recipe in a short trial."""
+    for method in (methods.gradual(100), methods.compressed_sensing(100)):
+        for schedule in (schedules.cubic(0.9, begin, 2 * begin), schedules.one_shot(0.9, at=begin)):
+            tx = csp.sparsify(optax.sgd(0.1), Rule("w", structures.entries(), sparsity=schedule), method=method)
+            with pytest.raises(ValueError, match="still moves after step"):
+                tx.init(make_params())
+
+
+@pytest.mark.parametrize("skipped", [(40,), (99,), (5, 6, 71, 98), (97, 98)])
+def test_skipped_steps_leave_a_rank_on_its_budget(skipped):
+    rule = Rule("w", structures.rank(), sparsity=0.5)
+    tx = csp.sparsify(optax.adam(1e-2), rule, method=methods.gradual(100), nonfinite="skip")
+    params = {"w": jax.random.normal(jax.random.key(0), (16, 8))}
+    state, update = tx.init(params), jax.jit(tx.update)
+    for number in range(100):
+        gradient = jax.random.normal(jax.random.key(number), (16, 8)) + (jnp.nan if number in skipped else 0.0)
+        updates, state = update({"w": gradient}, state, params)
+        params = optax.apply_updates(params, updates)
+    assert state.skipped == len(skipped)
+    csp.verify(params, rule)
+
+
+def test_an_optimizer_that_looks_for_nan_is_shown_it():
+    """What it refuses moves no weight, and what it counts it counts; metrics still read zeros."""
+    rule = Rule("w", structures.entries(), sparsity=0.5)
+    tx = csp.sparsify(optax.apply_if_finite(optax.adam(1e-2), 5), rule, method=methods.rigl(10))
+    params = {"w": jax.random.normal(jax.random.key(0), (8, 6))}
+    state, update = tx.init(params), jax.jit(tx.update)
+    for number in range(10):
+        gradient = params["w"].at[0, 0].add(jnp.nan if number == 4 else 0.0)
+        updates, state = update({"w": gradient}, state, params)
+        params = optax.apply_updates(params, updates)
+    assert state.inner.total_notfinite == 1
+    csp.verify(params, rule)
+
+
 def test_a_rank_takes_no_metric():
     rule = Rule("w", structures.rank(), metric=metrics.taylor(), sparsity=0.2)
     with pytest.raises(ValueError, match=r"'w': a rank is chosen by singular values, and metric taylor knows none"):

@@ -13,7 +13,6 @@ import csp
 
 STEPS = 3
 SEEDS = (3, 4)
-DIFFERENT = ("dual_pulled", "trimmed_metric", "gradual_regrow", "set", "str", "movement")  # the others recombine them
 LEAVES = {path: trial.LEAVES[path] for path in ("entries", "two_of_four")}
 
 
@@ -23,10 +22,8 @@ def trained(name: str, seed) -> dict[str, jax.Array]:
     return trial.train(tx, trial.make_params(LEAVES, seed), STEPS)[0]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.long if name in DIFFERENT else pytest.mark.slow) for name in trial.METHODS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", trial.METHODS)
 def test_compiled_scanned_and_over_seeds_at_once_is_step_by_step(name):
     seeds = jnp.asarray(SEEDS)
     together = trial.compiled(jax.vmap(functools.partial(trained, name)), seeds)(seeds)
