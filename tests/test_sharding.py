@@ -46,6 +46,17 @@ def test_the_masks_are_those_of_one_device_and_only_counts_and_thresholds_travel
         assert bool(found["moved"]) == (mesh[0] > 1), mesh
 
 
+def test_groups_that_no_shard_holds_whole_move_nothing_between_refreshes():
+    """640 inputs on four devices are five groups of 128: they are gathered to be ranked, and not to be faded."""
+    command = [sys.executable, __file__, "uneven"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=eight_devices())
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, sharded = json.loads(done.stdout.splitlines()[-1])
+    assert any(alone["mask"])
+    assert sharded["mask"] == alone["mask"]
+    assert max(sharded["between"], default=0) <= 1
+
+
 def test_units_that_no_shard_holds_whole_are_followed_from_the_start():
     """A state is made where axes are explicit, of any structure and method, and the step runs on it."""
     command = [sys.executable, __file__, "start"]
@@ -76,21 +87,27 @@ def explore(case: str) -> list[dict]:
     return [_train(structure, make(STEPS), mesh) for mesh in (None, *MESHES)]
 
 
-def _train(structure, method, mesh) -> dict:
+def uneven() -> list[dict]:
+    return [
+        _train(structures.n_of_m(12, 128), methods.compressed_sensing(STEPS), m, (640, 16)) for m in (None, MESHES[1])
+    ]
+
+
+def _train(structure, method, mesh, shape=SHAPE) -> dict:
     if mesh is None:
-        return _run(structure, method, lambda x: x)
+        return _run(structure, method, lambda x: x, shape)
     devices, kind, axis = mesh
     grid = jax.make_mesh((devices,), ("x",), axis_types=(getattr(AxisType, kind),))
     spec = PartitionSpec(*("x" if a == axis else None for a in range(2)))
     with jax.set_mesh(grid):
-        return _run(structure, method, lambda x: jax.device_put(x, NamedSharding(grid, spec)))
+        return _run(structure, method, lambda x: jax.device_put(x, NamedSharding(grid, spec)), shape)
 
 
-def _run(structure, method, put) -> dict:
+def _run(structure, method, put, shape) -> dict:
     rng = np.random.default_rng(0)
     rule = Rule("w", structure, sparsity=None if structure.sparsity else 0.8)
     tx = csp.sparsify(optax.adamw(1e-2), rule, method=method)
-    params = {"w": put(jnp.asarray(_weights(structure, rng), jnp.float32))}
+    params = {"w": put(jnp.asarray(_weights(structure, rng, shape), jnp.float32))}
     state = jax.jit(tx.init)(params)
 
     def step(params, state, gradients):
@@ -98,20 +115,21 @@ def _run(structure, method, put) -> dict:
         return optax.apply_updates(params, updates), state
 
     scale = 0.0 if structure == structures.rows() else 1.0  # so that they stay the same
-    gradients = [{"w": put(jnp.asarray(scale * rng.normal(size=SHAPE), jnp.float32))} for _ in range(STEPS)]
+    gradients = [{"w": put(jnp.asarray(scale * rng.normal(size=shape), jnp.float32))} for _ in range(STEPS)]
     run = jax.jit(step)
     params, state = run(params, state, gradients[0])  # after which the state is sharded as it stays
     compiled = run.lower(params, state, gradients[0]).compile()
     for g in gradients[1:]:
         params, state = run(params, state, g)
     mask = np.packbits(np.asarray(params["w"]) != 0).tolist()
-    return {"mask": mask, "moved": _moved(compiled.as_text())}
+    hlo = compiled.as_text()
+    return {"mask": mask, "moved": _moved(hlo), "between": _moved(hlo[hlo.index("ENTRY") :])}
 
 
-def _weights(structure, rng) -> np.ndarray:
+def _weights(structure, rng, shape) -> np.ndarray:
     """Rows that are permutations of each other are worth the same, but for how their squares are added."""
-    w = rng.normal(size=SHAPE)
-    return w if structure != structures.rows() else np.stack([rng.permutation(w[0]) for _ in range(SHAPE[0])])
+    w = rng.normal(size=shape)
+    return w if structure != structures.rows() else np.stack([rng.permutation(w[0]) for _ in range(shape[0])])
 
 
 COLLECTIVE = re.compile(
@@ -126,4 +144,5 @@ def _moved(hlo: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(start_everywhere() if sys.argv[1] == "start" else json.dumps(explore(sys.argv[1])))
+    ways = {"start": start_everywhere, "uneven": uneven}
+    print(json.dumps(ways[sys.argv[1]]() if sys.argv[1] in ways else explore(sys.argv[1])))

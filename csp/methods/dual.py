@@ -131,7 +131,8 @@ def _decoded(code: jax.Array) -> jax.Array:
 def _projected(view: View, v: jax.Array, inverse_root: jax.Array, edge: jax.Array, gamma: float) -> jax.Array:
     """The firm threshold of every unit's worth, its direction as it is."""
     if not view.structure.pooled:
-        return view.spread(shrinkage.firm(view.structure.layout(v), edge * view.structure.layout(inverse_root), gamma))
+        units = jax.eval_shape(view.structure.layout, v).shape
+        return shrinkage.firm(v, view.spread(jnp.broadcast_to(edge, units)) * inverse_root, gamma)
     worth = view.layout(jnp.abs(v) / inverse_root)
     faded = shrinkage.firm(worth, edge, gamma) / jnp.where(worth > 0, worth, 1)
     return v * view.spread(jnp.where(edge > 0, faded, 1))
