@@ -193,17 +193,19 @@ def _chance(p: float) -> str:
 
 
 def _picture(records: list[dict[str, Any]], out: Path) -> None:
-    """WER against the share of zeros, entries only; a bar is two standard errors over seeds. Up to HIGHEST."""
+    """WER against the share of zeros, entries only; a bar is two standard errors over seeds. Up to HIGHEST, and of rows
+    at more shares than one.
+    """
     heads, names = sorted({r["head"] for r in records}), list(dict.fromkeys(r["row"] for r in records))
     targets = sorted({r["target"] for r in records if r["structure"] == "entries" and r["target"]})
-    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.4), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(heads), figsize=(6.4 * len(heads), 4.8), squeeze=False)
     for axis, head in zip(axes[0], heads, strict=True):
         lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for record in records:
             if record["head"] == head and record["structure"] == "entries":
                 lines[record["row"]].append(record)
         lines = {row: [r for r in many if r["wer"][MAIN] < HIGHEST] for row, many in lines.items()}
-        lines = {row: many for row, many in lines.items() if many}
+        lines = {row: many for row, many in lines.items() if len(many) > 1 or row == "dense"}
         for number, (row, many) in enumerate(lines.items()):
             rate = 100 * np.array([r["wer"][MAIN] for r in many])
             if row == "dense":
@@ -220,12 +222,14 @@ def _picture(records: list[dict[str, Any]], out: Path) -> None:
         axis.set_yticks([0.5, 1, 2, 3, 5, 10, 20, 30], ["0.5", "1", "2", "3", "5", "10", "20", "30"])
         axis.yaxis.minorticks_off()
         rates = [100 * r["wer"][MAIN] for many in lines.values() for r in many]
-        axis.set_ylim(0.8 * min(rates), 1.6 * max(rates))
+        axis.set_ylim(0.8 * min(rates), 1.3 * max(rates))
         axis.grid(alpha=0.3)
-        axis.set_xlim(-0.4, len(targets) - 0.6)
-        axis.legend(fontsize=8, ncols=2, loc="upper left")
+        first = min(targets.index(r["target"]) for row, many in lines.items() for r in many if row != "dense")
+        axis.set_xlim(first - 0.4, len(targets) - 0.6)
     axes[0][0].set_ylabel("words wrong, %")
-    figure.tight_layout()
+    named = {name: line for axis in axes[0] for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    figure.legend(named.values(), named.keys(), fontsize=8.5, ncols=5, loc="lower center", frameon=False)
     figure.savefig(out, dpi=130)
 
 
