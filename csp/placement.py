@@ -61,8 +61,9 @@ def is_array(leaf: Any) -> bool:
 
 
 def looks_for_nan(state: Any) -> bool:
-    """Has the optimizer an `optax.apply_if_finite` inside?"""
-    return "ApplyIfFiniteState" in _state_names(state)
+    """Is the optimizer an `optax.apply_if_finite`, or a chain with one? Elsewhere it guards some parameters alone."""
+    links = state if type(state) is tuple else (state,)
+    return any(type(link).__name__ == "ApplyIfFiniteState" for link in links)
 
 
 def refuse_surroundings() -> None:

@@ -234,18 +234,35 @@ def test_skipped_steps_leave_a_rank_on_its_budget(skipped):
     csp.verify(params, rule)
 
 
-def test_an_optimizer_that_looks_for_nan_is_shown_it():
-    """What it refuses moves no weight, and what it counts it counts; metrics still read zeros."""
+def nan_once(inner):
+    """Ten steps of RigL, on one of which one entry's gradient is NaN."""
     rule = Rule("w", structures.entries(), sparsity=0.5)
-    tx = csp.sparsify(optax.apply_if_finite(optax.adam(1e-2), 5), rule, method=methods.rigl(10))
+    tx = csp.sparsify(inner, rule, method=methods.rigl(10))
     params = {"w": jax.random.normal(jax.random.key(0), (8, 6))}
     state, update = tx.init(params), jax.jit(tx.update)
     for number in range(10):
         gradient = params["w"].at[0, 0].add(jnp.nan if number == 4 else 0.0)
         updates, state = update({"w": gradient}, state, params)
         params = optax.apply_updates(params, updates)
-    assert state.inner.total_notfinite == 1
     csp.verify(params, rule)
+    return state.inner
+
+
+def test_an_optimizer_that_looks_for_nan_is_shown_it():
+    """What it refuses moves no weight, and what it counts it counts; metrics still read zeros."""
+    guarded = optax.apply_if_finite(optax.adam(1e-2), 5)
+    assert nan_once(guarded).total_notfinite == 1
+    assert nan_once(optax.chain(optax.clip(1.0), guarded))[1].total_notfinite == 1
+
+
+def test_a_guard_of_some_parameters_leaves_the_others_clean():
+    labels = {"w": "plain", "guarded": "guarded"}
+    inner = optax.partition({"plain": optax.adam(1e-2), "guarded": optax.apply_if_finite(optax.adam(1e-2), 5)}, labels)
+    params = {"w": jnp.ones((4, 4)), "guarded": jnp.ones(2)}
+    tx = csp.sparsify(inner, Rule("w", structures.entries(), sparsity=0.5), method=methods.gradual(4))
+    gradients = jax.tree.map(lambda p: p.at[0].set(jnp.nan), params)
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    assert np.isfinite(updates["w"]).all()
 
 
 def test_a_rank_takes_no_metric():
