@@ -23,7 +23,7 @@ CASES = {
     "12:128, gradual": (structures.n_of_m(12, 128), methods.gradual),
     "blocks, rigl": (structures.blocks(4, 4), methods.rigl),
 }
-LONG = ("near ties, rows, gradual", "blocks, rigl")
+LONG = ("near ties, rows, gradual", "12:128, gradual", "blocks, rigl")
 MESHES = [(1, "Auto", 0), (4, "Auto", 0), (8, "Auto", 1), (8, "Explicit", 0), (4, "Explicit", 1)]
 
 

@@ -179,6 +179,7 @@ def test_trimmed_recovers_gaussian_signals_where_others_do_not():
         assert success(method, 17, "gaussian") < 0.8
 
 
+@pytest.mark.long
 def test_trimmed_recovers_signs_no_worse_than_lasso():
     assert success("trimmed", 11, "signs") == 1
     assert success("trimmed", 15, "signs") >= success("lasso+ls", 15, "signs") > success("omp", 15, "signs")

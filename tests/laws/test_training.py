@@ -25,7 +25,18 @@ HARD = (
 SCHEDULED = ("gradual", "granet", "dual", "ste", "random_late")  # from the first refresh on
 SHADOWED = ("dual", "dual_pulled", "dual_cycles", "ste", "str", "movement")
 SETTLED = ("dual", "dual_pulled", "trimmed", "gradual", "str", "movement", "random")  # once settled all are alike
-VARIANTS = ("dual_pulled", "dual_cycles", "trimmed_metric", "ista_metric", "gradual_regrow", "random_late", "random")
+VARIANTS = (
+    "dual_pulled",
+    "dual_cycles",
+    "trimmed_metric",
+    "ista_metric",
+    "gradual_regrow",
+    "random_late",
+    "random",
+    "set",
+    "granet",
+    "static",
+)
 TIGHTENING = ("gradual", "granet", "random_late", "one_shot", "static", "random")  # never more than a refresh ago
 
 

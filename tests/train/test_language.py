@@ -143,6 +143,7 @@ def test_every_criterion_meets_the_budget(plain, structure, metric, tmp_path):
         assert all(int((w != 0).sum()) == w.size // 2 for w in matrices)
 
 
+@pytest.mark.long
 def test_wanda_is_wanda_and_fisher_is_fisher(plain, tmp_path):
     """What is kept, against the definition, by the gradients and inputs of plain JAX on the same batches."""
     recipe, init, _ = plain

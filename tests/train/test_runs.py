@@ -113,6 +113,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, recipe, tmp_path, mon
     assert weights(tmp_path / "run") == weights(whole[0])
 
 
+@pytest.mark.long
 def test_a_run_directory_belongs_to_one_run(whole, recipe, tmp_path, corpus):
     """FAULTS 10, 12."""
     out = whole[0]
@@ -124,6 +125,7 @@ def test_a_run_directory_belongs_to_one_run(whole, recipe, tmp_path, corpus):
         session.train(recipe, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_other_data_under_a_run_is_noticed(whole, recipe, tmp_path, corpus, monkeypatch):
     """FAULTS 10."""
     shutil.copytree(whole[0], tmp_path / "run")
@@ -256,6 +258,7 @@ def judged(monkeypatch, values):
     )
 
 
+@pytest.mark.long
 def test_the_best_is_delivered_and_patience_ends(recipe, tmp_path, monkeypatch):
     """Among those within the budget; a run that is killed while it delivers trains no further when it goes on."""
     overrides = [("train.evaluate_every", "1"), ("train.patience", "2"), ("sparsity.options", "{freeze = 0.5}")]
